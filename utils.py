@@ -5,14 +5,25 @@ Everything here serves every model alike: a model is a map from
 """
 
 import contextlib
+import csv
 import json
+import math
 import os
 import sys
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 
+import numpy as np
 import torch
+from torch.nn.utils import parametrize
 from tqdm import tqdm
+
+from evaluation import log_spectrum, spectrum_error, squared_error
 
 # ---------------------------------------------------------------- the user
 
@@ -41,47 +52,47 @@ def exit_code(main):
     return 0
 
 
-def progress(items, total, label, every=15.0):
-    """Iterate over ``items`` under a tqdm bar, or plain lines where stderr is no terminal.
+class progress:  # noqa: N801 - used as a function
+    """Iterate over ``items`` under a tqdm bar, or with a plain line now and then where stderr is no terminal.
 
-    Returns the iterator; its ``note(text)`` shows text behind the bar (a loss, a date).
-    ``every`` is the least number of seconds between two plain lines.
+    Args:
+        items, total: what to iterate over and how many there are.
+        label: what the bar is called.
+        every: seconds between two looks at ``note``; by default half a second on a terminal, 15 seconds else.
     """
-    return _Progress(items, total, label, every)
 
-
-class _Progress:
-    def __init__(self, items, total, label, every):
-        self.items, self.total, self.label, self.every = items, total, label, every
-        self.bar = tqdm(total=total, desc=label, leave=False) if sys.stderr.isatty() else None
-        self.text = ""
-
-    def note(self, text):
-        self.text = text
-        if self.bar is not None:
-            self.bar.set_postfix_str(text, refresh=False)
+    def __init__(self, items, total, label, every=None):
+        self.items, self.total, self.label = items, total, label
+        terminal = sys.stderr.isatty()
+        self.every = every or (0.5 if terminal else 15)
+        self.bar = tqdm(total=total, desc=label, leave=False) if terminal else None
+        self.note = None  # a function that returns the text behind the bar; called only when it is shown
 
     def __iter__(self):
         start = shown = time.monotonic()
-        for done, item in enumerate(self.items, 1):
-            yield item
-            if self.bar is not None:
-                self.bar.update()
-                continue
-            now = time.monotonic()
-            if now - shown > self.every:
+        with self.bar or contextlib.nullcontext():
+            for done, item in enumerate(self.items, 1):
+                yield item
+                if self.bar is not None:
+                    self.bar.update()
+                now = time.monotonic()
+                if now - shown < self.every:
+                    continue
                 shown = now
-                left = (now - start) / done * (self.total - done)
-                print(f"{self.label}: {done}/{self.total}, {left:.0f} s left {self.text}".rstrip(), file=sys.stderr, flush=True)
-        if self.bar is not None:
-            self.bar.close()
+                text = self.note() if self.note else ""
+                if self.bar is not None:
+                    self.bar.set_postfix_str(text)
+                else:
+                    left = (now - start) / done * (self.total - done)
+                    line = f"{self.label}: {done}/{self.total}, {left:.0f} s left  {text}"
+                    print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside ``path``; it takes the place of ``path`` only if the block succeeds."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -114,3 +125,348 @@ def window_starts(split, length):
     flat = torch.arange(split["first"], split["first"] + split["count"])
     tiles = split["shape"][0]
     return flat % tiles, starts[flat // tiles]
+
+
+def load_meta(folder):
+    """Read ``meta.json`` of a prepared data set.
+
+    Raises:
+        InputError: no data there, or written by another version.
+    """
+    path = Path(folder) / "meta.json"
+    try:
+        meta = json.loads(path.read_text())
+        schema = meta["schema"]
+    except FileNotFoundError:
+        raise InputError(f"no prepared data in {folder}; make them with data_prep.py (see README.md)") from None
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{path} is not a description of prepared data; run data_prep.py again") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path} has schema {schema}, this version reads {SCHEMA}; run data_prep.py again")
+    return meta
+
+
+class Windows:
+    """The windows of one split, read on the fly from frames that are stored once.
+
+    The frames stay memory-mapped; on CUDA they move to the device if they take less than a third of its free memory.
+
+    Args:
+        folder: the prepared data set.
+        meta: its ``meta.json``.
+        split: "train", "valid", "test" or "domain".
+        device: where batches are wanted.
+
+    Raises:
+        InputError: the files are not what ``meta`` says.
+    """
+
+    def __init__(self, folder, meta, split, device="cpu"):
+        entry = meta["splits"][split]
+        self.device = torch.device(device)
+        self.history, self.horizon = meta["history"], meta["horizon"]
+        self.frames = _open_array(Path(folder) / entry["frames"], entry["shape"])
+        self.mask = None
+        if entry["mask"] is not None:
+            tiles, _, _, height, width = entry["shape"]
+            self.mask = _open_array(Path(folder) / entry["mask"], [tiles, height, width]).to(self.device)
+        self.tile, self.start = window_starts(entry, self.history + self.horizon)
+        if self.device.type == "cuda" and self.frames.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
+            self.frames = self.frames.to(self.device)
+
+    def __len__(self):
+        return len(self.start)
+
+    def read(self, index, past, future):
+        """Read windows ``index`` (n,): the ``past`` frames before the forecast and the ``future`` frames from it on.
+
+        Returns:
+            ``(frames, mask)``: ``(n, past + future, 2, H, W)`` and ``(n, 1, H, W)`` (None without land), on the device.
+        """
+        tile = self.tile[index]
+        time = self.start[index, None] + torch.arange(self.history - past, self.history + future)
+        frames = self.frames[tile[:, None], time]
+        if self.device.type == "cuda" and not frames.is_cuda:
+            frames = frames.pin_memory().to(self.device, non_blocking=True)
+        return frames, None if self.mask is None else self.mask[tile, None]
+
+    def batches(self, order, batch_size, past, future, workers=0):
+        """Yield ``(index, frames, mask)`` for the windows in ``order``, read ahead by ``workers`` threads."""
+        chunks = order.split(batch_size)
+
+        def read(index):
+            return index, *self.read(index, past, future)
+
+        if workers == 0:
+            yield from map(read, chunks)
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            pending = deque()
+            for chunk in chunks:
+                pending.append(pool.submit(read, chunk))
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+
+def _open_array(path, shape):
+    try:
+        array = np.load(path, mmap_mode="c")
+    except (FileNotFoundError, ValueError, EOFError):
+        raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
+    if list(array.shape) != shape:
+        raise InputError(f"{path} has shape {array.shape}, meta.json says {tuple(shape)}; run data_prep.py again")
+    return torch.from_numpy(array)
+
+
+# ---------------------------------------------------------------- forecasts
+
+
+def roll_out(model, frames, steps, mask=None):
+    """Forecast ``steps`` frames, each from the frames and forecasts before it.
+
+    Kernels that a layer derives from its weights (zero-sum, grouped, ...) are computed once and shared by all steps.
+
+    Args:
+        model: ``(n, T, 2, H, W)`` -> ``(n, 2, H, W)``.
+        frames: ``(n, T, 2, H, W)``.
+        steps: number of frames to forecast.
+        mask: ``(n, 1, H, W)``, True on water. Land keeps the value it has in the last frame, so that a moving frame
+            of reference (UM) takes its land along.
+
+    Returns:
+        ``(n, steps, 2, H, W)`` in the dtype of ``frames``.
+    """
+    last = frames[:, -1]
+    forecasts = []
+    with parametrize.cached():
+        for _ in range(steps):
+            forecast = model(frames).to(frames.dtype)
+            if mask is not None:
+                forecast = torch.where(mask, forecast, last)
+            forecasts.append(forecast)
+            frames = torch.cat([frames[:, 1:], forecast[:, None]], 1)
+    return torch.stack(forecasts, 1)
+
+
+def persistence(frames, steps, mask=None):
+    """The forecast that nothing changes: the last frame, ``steps`` times. No forecast that does not beat it is one."""
+    return frames[:, -1:].expand(-1, steps, -1, -1, -1)
+
+
+def transform(symmetry, g, frames, mask=None):
+    """Apply group elements ``g``, one per sample, to frames ``(n, T, 2, H, W)`` and to their map of water."""
+    g = g.to(frames.device)
+    return symmetry.act(g, frames), None if mask is None else symmetry.act_on_mask(g, mask)
+
+
+class MeanSquare:
+    """Mean squared error over batches, summed where the data are: adding does not wait for the GPU, reading does."""
+
+    def __init__(self):
+        self.sums, self.count = 0, 0
+
+    def add(self, prediction, target, mask=None):
+        """Add a batch; returns its mean squared error per step, ``(steps,)``, for the loss."""
+        sums, count = squared_error(prediction, target, mask)
+        self.sums, self.count = self.sums + sums.detach(), self.count + count
+        return sums / count
+
+    def per_step(self):
+        return self.sums / self.count
+
+    def rmse(self):
+        return self.per_step().mean().sqrt().item()
+
+
+@torch.inference_mode()
+def score(forecast, windows, past, steps, batch_size, workers=0, symmetry=None, elements=None, spectra=True):
+    """Score a forecast on every window of a split.
+
+    Args:
+        forecast: ``(frames, steps, mask)`` -> ``(n, steps, 2, H, W)``, such as ``partial(roll_out, model)``.
+        windows: :class:`Windows`.
+        past, steps: input frames and forecast frames.
+        symmetry, elements: transform window i by the group element ``elements[i]`` before it is forecast.
+        spectra: also compute the energy spectrum errors.
+
+    Returns:
+        dict of ``rmse``, ``rmse_per_step`` and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``.
+    """
+    error, predicted, true = MeanSquare(), [], []
+    batches = windows.batches(torch.arange(len(windows)), batch_size, past, steps, workers)
+    with parametrize.cached():
+        for index, frames, mask in batches:
+            if symmetry is not None:
+                frames, mask = transform(symmetry, elements[index], frames, mask)
+            prediction, target = forecast(frames[:, :past], steps, mask), frames[:, past:]
+            error.add(prediction, target, mask)
+            if spectra:
+                predicted.append(log_spectrum(prediction, mask))
+                true.append(log_spectrum(target, mask))
+    scores = {"rmse": error.rmse(), "rmse_per_step": error.per_step().sqrt().tolist()}
+    if spectra:
+        predicted, true = torch.cat(predicted), torch.cat(true)
+        scores["ese"] = spectrum_error(predicted, true, "mean").item()
+        scores["ese_per_sample"] = spectrum_error(predicted, true, "per_sample").item()
+    return scores
+
+
+# ---------------------------------------------------------------- training
+
+WEIGHT_DECAY = 4e-4
+PATIENCE = 50  # epochs before early stopping may strike
+
+
+@dataclass
+class Training:
+    """How a model is trained; the names are the flags of run_model.py."""
+
+    input_length: int
+    output_length: int
+    batch_size: int
+    num_epoch: int
+    learning_rate: float
+    decay_rate: float
+    seed: int = 0
+    amp: bool = False
+    num_workers: int = 0
+    augment: tuple = ()  # symmetries whose random elements transform the training samples
+
+
+def train(model, train_windows, valid_windows, settings, folder):
+    """Train with Adam and keep ``log.csv``, ``best.pt`` (lowest validation RMSE) and ``last.pt`` in ``folder``.
+
+    The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch. After 50
+    epochs training stops when the mean validation RMSE of the last 5 epochs is not below that of the 5 before.
+    A run that was killed goes on from ``last.pt`` and ends with the numbers of a run that was not.
+
+    Returns:
+        The history: one dict per epoch, the columns of ``log.csv``.
+
+    Raises:
+        InputError: the loss is no longer finite; ``last.pt`` and ``best.pt`` keep the last good epoch.
+    """
+    folder, device = Path(folder), train_windows.device
+    optimizer = torch.optim.Adam(
+        model.parameters(), settings.learning_rate, betas=(0.9, 0.999), weight_decay=WEIGHT_DECAY, fused=True
+    )
+    generator = torch.Generator().manual_seed(settings.seed)  # of the order of samples and of augmentation
+    history = []
+    if (folder / "last.pt").exists():
+        state = load_checkpoint(folder / "last.pt", device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"].cpu())
+        history = state["history"]
+        print(f"going on after epoch {len(history)}", flush=True)
+
+    while len(history) < settings.num_epoch and not stops_early(history):
+        start, epoch = time.perf_counter(), len(history) + 1
+        learning_rate = settings.learning_rate * settings.decay_rate ** (epoch - 1)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        row = {
+            "epoch": epoch,
+            "train_rmse": train_epoch(model, optimizer, train_windows, settings, generator, epoch),
+            "valid_rmse": validate(model, valid_windows, settings),
+            "learning_rate": learning_rate,
+        }
+        check_finite(row["valid_rmse"], epoch)
+        row["seconds"] = round(time.perf_counter() - start, 2)
+        print(
+            "epoch {epoch:3d} | train RMSE {train_rmse:.4f} | valid RMSE {valid_rmse:.4f} | {seconds} s".format(**row),
+            flush=True,
+        )
+        if row["valid_rmse"] < min((old["valid_rmse"] for old in history), default=math.inf):
+            save_checkpoint(folder / "best.pt", model=model.state_dict(), epoch=epoch)
+        history.append(row)
+        save_checkpoint(
+            folder / "last.pt",
+            model=model.state_dict(),
+            optimizer=optimizer.state_dict(),
+            generator=generator.get_state(),
+            history=history,
+        )
+        write_log(folder / "log.csv", history)
+    return history
+
+
+def train_epoch(model, optimizer, windows, settings, generator, epoch):
+    """One pass over the training windows in random order; returns the training RMSE over all roll-out steps."""
+    model.train()
+    past, future = settings.input_length, settings.output_length
+    order = torch.randperm(len(windows), generator=generator)
+    batches = windows.batches(order, settings.batch_size, past, future, settings.num_workers)
+    bar = progress(batches, -(-len(order) // settings.batch_size), f"epoch {epoch}")
+    error = MeanSquare()
+    bar.note = lambda: f"RMSE {check_finite(error.rmse(), epoch):.4f}"
+    for _, frames, mask in bar:
+        for symmetry in settings.augment:
+            frames, mask = transform(symmetry, symmetry.sample(len(frames), generator), frames, mask)
+        with precision(windows.device, settings.amp):
+            prediction = roll_out(model, frames[:, :past], future, mask)
+        loss = error.add(prediction, frames[:, past:], mask).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return check_finite(error.rmse(), epoch)
+
+
+def validate(model, windows, settings):
+    """Validation RMSE over a roll-out as long as in training."""
+    model.eval()
+    with precision(windows.device, settings.amp):
+        return score(
+            partial(roll_out, model),
+            windows,
+            settings.input_length,
+            settings.output_length,
+            settings.batch_size,
+            settings.num_workers,
+            spectra=False,
+        )["rmse"]
+
+
+def check_finite(rmse, epoch):
+    """Return ``rmse`` if it is a number; InputError if it is infinite or not a number."""
+    if not math.isfinite(rmse):
+        raise InputError(
+            f"the error became {rmse} in epoch {epoch}; the checkpoints keep the epoch before: "
+            "lower --learning_rate and start again with --no_resume"
+        )
+    return rmse
+
+
+def stops_early(history):
+    """Whether the last 5 epochs were, on validation, no better than the 5 before (after at least 50)."""
+    valid = [row["valid_rmse"] for row in history]
+    return len(valid) > PATIENCE and np.mean(valid[-5:]) >= np.mean(valid[-10:-5])
+
+
+def precision(device, amp):
+    """Autocast to bfloat16 where ``amp`` asks for it. Losses and measures stay in float32 and float64."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=amp)
+
+
+def save_checkpoint(path, **state):
+    """Save tensors and plain values, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path, device):
+    """Load what :func:`save_checkpoint` saved; InputError if the file is not that."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, ValueError, UnpicklingError):
+        raise InputError(f"{path} is no checkpoint of this program; remove it or use --no_resume") from None
+
+
+def write_log(path, history):
+    """Write the history as CSV, one line per epoch."""
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, history[0])
+        writer.writeheader()
+        writer.writerows(history)

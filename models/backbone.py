@@ -128,6 +128,8 @@ class ResNet(Forecaster):
 class UNet(Forecaster):
     """Four halvings, four doublings with skip connections, then one convolution on [input, features]."""
 
+    size_multiple = 2**4
+
     def __init__(self, symmetry, input_length, kernel_size=3, width=1.0):
         super().__init__(symmetry, input_length, kernel_size, width)
         skips = [self.in_channels]
@@ -137,7 +139,6 @@ class UNet(Forecaster):
             stage += [symmetry.convolution(out_channels, out_channels, kernel_size) for _ in range(depth - 1)]
             self.down.append(nn.Sequential(*stage))
             skips.append(out_channels)
-        self.size_multiple = 2 ** len(self.down)
 
         channels = skips.pop()
         self.up = nn.ModuleList()

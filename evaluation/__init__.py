@@ -1,0 +1,15 @@
+"""Measures of forecasts. Pure functions of tensors ``(n, steps, 2, H, W)``, on the device of their input."""
+
+from evaluation.equivariance import equivariance_error
+from evaluation.rmse import rmse, squared_error
+from evaluation.spectrum import energy_spectrum, energy_spectrum_error, log_spectrum, spectrum_error
+
+__all__ = [
+    "energy_spectrum",
+    "energy_spectrum_error",
+    "equivariance_error",
+    "log_spectrum",
+    "rmse",
+    "spectrum_error",
+    "squared_error",
+]

@@ -1,0 +1,27 @@
+"""Equivariance error: how far a forecast of the transformed flow is from the transformed forecast."""
+
+import torch
+
+from evaluation.rmse import rmse
+
+
+def equivariance_error(forecast, symmetry, g, frames, mask=None):
+    """EE_T(f) = |T f(x) - f(T x)|, root mean square over samples, steps, components and points (the paper's claim 5).
+
+    The error on transformed data is at most |T| times the error on the original data plus this number.
+
+    Args:
+        forecast: f, maps frames ``(n, T, 2, H, W)`` and their mask to forecasts ``(n, steps, 2, H, W)``.
+        symmetry: has ``act(g, frames)`` and ``act_on_mask(g, mask)``, as the members of ``models.SYMMETRIES``.
+        g: the group elements, one per sample.
+        frames: x, ``(n, T, 2, H, W)``.
+        mask: ``(n, 1, H, W)``, True on water; None where all is water.
+
+    Returns:
+        ``(absolute, relative)``, scalar float64 tensors: the error in the units of the flow, and divided by the root
+        mean square of T f(x).
+    """
+    moved_mask = None if mask is None else symmetry.act_on_mask(g, mask)
+    transformed = symmetry.act(g, forecast(frames, mask))
+    error = rmse(forecast(symmetry.act(g, frames), moved_mask), transformed, moved_mask)
+    return error, error / rmse(transformed, torch.zeros_like(transformed), moved_mask)

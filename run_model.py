@@ -1,0 +1,322 @@
+"""Train one model on prepared data and test it.
+
+    python run_model.py --dataset=Ocean --architecture=Unet --symmetry=UM    # data/ocean -> results/Ocean_Unet_UM_...
+    python run_model.py --architecture=ResNet --symmetry=Mag --width=0.25    # data/rbc, a quarter of the channels
+
+A run writes config.json, log.csv, best.pt, last.pt and metrics.json into its own folder. A run that finished is not
+run again, one that was killed goes on; --no_resume starts over.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluation import equivariance_error
+from models import ARCHITECTURES, SYMMETRIES, build_model, match
+from utils import (
+    InputError,
+    Training,
+    Windows,
+    exit_code,
+    load_checkpoint,
+    load_meta,
+    persistence,
+    precision,
+    roll_out,
+    score,
+    train,
+    write_json,
+)
+
+TEST_STEPS = 10  # frames forecast in every test, as in the paper
+EQUIVARIANCE_WINDOWS = 64  # windows, evenly spread over the test split, on which equivariance errors are measured
+DATASETS = ("RBC", "Ocean")
+
+
+def parse_args(argv=None):
+    """The flags of the release, with its defaults, then ours."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--dataset", default="RBC", help="RBC or Ocean: the folder under --data_dir (default RBC)")
+    add("--architecture", default="ResNet", help="ResNet or Unet (default ResNet)")
+    add("--symmetry", default="UM", help=f"{', '.join(SYMMETRIES)} (default UM; None is the plain net)")
+    add("--kernel_size", type=int, default=3, help="odd side of the kernels (default 3)")
+    add("--input_length", type=int, default=24, help="past frames the model reads (default 24)")
+    add("--output_length", type=int, default=4, help="roll-out steps in the training loss (default 4)")
+    add("--batch_size", type=int, default=16, help="samples per step (default 16)")
+    add("--num_epoch", type=int, default=100, help="most epochs; early stopping from 50 on (default 100)")
+    add("--learning_rate", type=float, default=0.001, help="of Adam in the first epoch (default 0.001)")
+    add("--decay_rate", type=float, default=0.95, help="factor on the learning rate per epoch (default 0.95)")
+    add("--seed", type=int, default=0, help="of weights, order of samples and augmentation (default 0)")
+
+    add("--data_dir", type=Path, default=Path("data"), help="where data_prep.py wrote (default data)")
+    add("--results", type=Path, default=Path("results"), help="where the run's folder goes (default results)")
+    add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
+    add("--augment", default="", help="train on random transforms: UM, Mag, several as UM,Mag, or all (default none)")
+    add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
+    add("--compile", action="store_true", help="torch.compile the model (CUDA only)")
+    add("--num_workers", type=int, default=1, help="threads that read batches ahead (default 1)")
+    add("--no_resume", action="store_true", help="remove what this run left behind and start over")
+    return check_args(parser.parse_args(argv))
+
+
+def check_args(args):
+    """Bring names to their canonical spelling and refuse values that cannot be meant."""
+    try:
+        args.dataset = match(args.dataset, DATASETS, "dataset")
+        args.architecture = match(args.architecture, ARCHITECTURES, "architecture")
+        args.symmetry = match(args.symmetry, SYMMETRIES, "symmetry")
+        transforms = [name for name in SYMMETRIES if name != "None"]
+        wanted = transforms if args.augment.lower() == "all" else [name for name in args.augment.split(",") if name]
+        args.augment = [match(name, transforms, "symmetry") for name in wanted]
+    except ValueError as error:
+        raise InputError(error) from None
+    for name in ("input_length", "output_length", "batch_size", "num_epoch", "learning_rate", "decay_rate", "width"):
+        value = getattr(args, name)
+        if not 0 < value < float("inf"):
+            raise InputError(f"--{name} must be positive, got {value}")
+    if args.kernel_size < 1 or args.kernel_size % 2 == 0:
+        raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
+    if args.num_workers < 0 or args.seed < 0:
+        raise InputError("--num_workers and --seed must not be negative")
+    if not args.device:
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        args.device = torch.device(args.device)
+    except RuntimeError:
+        raise InputError(f"--device must be cpu, cuda or cuda:N, got {args.device}") from None
+    if args.device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device must be cpu, cuda or cuda:N, got {args.device}")
+    if args.device.type == "cuda" and (args.device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {args.device}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return args
+
+
+def run_name(args):
+    """The folder of a run: the settings in the release's order, then what differs from its defaults."""
+    name = (
+        f"{args.dataset}_{args.architecture}_{args.symmetry}_bz{args.batch_size}_inp{args.input_length}"
+        f"_pred{args.output_length}_lr{args.learning_rate:g}_decay{args.decay_rate:g}_kernel{args.kernel_size}"
+        f"_seed{args.seed}"
+    )
+    if args.width != 1:
+        name += f"_width{args.width:g}"
+    if args.augment:
+        name += "_augment" + "+".join(args.augment)
+    return name + ("_amp" if args.amp else "")
+
+
+def check_data(args, meta):
+    """Refuse windows and grids that this model cannot read."""
+    if args.input_length > meta["history"]:
+        raise InputError(
+            f"--input_length {args.input_length} is more than the {meta['history']} frames before the forecast in "
+            f"the prepared data; lower it or prepare with --history {args.input_length}"
+        )
+    longest = max(args.output_length, TEST_STEPS)
+    if longest > meta["horizon"]:
+        raise InputError(
+            f"forecasts of {longest} frames (--output_length {args.output_length}, tests {TEST_STEPS}) do not fit "
+            f"the {meta['horizon']} prepared ones; prepare with --horizon {longest}"
+        )
+    multiple = ARCHITECTURES[args.architecture].size_multiple
+    height, width = meta["tile"]
+    if height % multiple or width % multiple:
+        raise InputError(
+            f"{args.architecture} needs tiles whose sides are multiples of {multiple}, the data have {height} x {width}"
+        )
+
+
+# What two runs must share to be the same run; the rest of config.json only describes.
+IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
+IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "augment", "amp", "data")
+
+
+def open_run(args, meta):
+    """Make the run's folder and write config.json, or check that the folder belongs to this very run.
+
+    Returns:
+        ``(folder, metrics)``: ``metrics`` of a run that is already finished, else None.
+    """
+    folder = args.results / run_name(args)
+    if args.no_resume and folder.exists():
+        shutil.rmtree(folder)
+    config = {name: value for name, value in vars(args).items() if name not in ("no_resume", "results", "data_dir")}
+    config |= {
+        "device": str(args.device),
+        "data": {name: split["sha256"] for name, split in meta["splits"].items()},
+        "git": git_revision(),
+        "torch": torch.__version__,
+        "machine": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.processor(),
+        "threads": torch.get_num_threads(),
+    }
+    metrics = None
+    if (folder / "config.json").exists():
+        old, metrics = read_json(folder / "config.json"), None
+        for name in IDENTITY:
+            if old.get(name) != config[name]:
+                what = "other data" if name == "data" else f"{name} {old.get(name)}"
+                raise InputError(
+                    f"{folder} holds a run with {what}; use another --results, or --no_resume to replace it"
+                )
+        if (folder / "metrics.json").exists():
+            metrics = read_json(folder / "metrics.json")
+            if metrics["epochs"] < args.num_epoch and not metrics["stopped_early"]:
+                metrics = None  # more epochs are wanted: go on from last.pt
+    folder.mkdir(parents=True, exist_ok=True)
+    if metrics is None:
+        write_json(folder / "config.json", config)
+    return folder, metrics
+
+
+def read_json(path):
+    """Read a JSON object; InputError if the file is broken."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        raise InputError(f"{path} is broken; use --no_resume to start over") from None
+
+
+def git_revision():
+    """The commit of this code, or None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def test(model, args, meta):
+    """Score the model on the test split, the other domain and every transformed test set, beside persistence.
+
+    Returns:
+        dict: ``scores`` and ``persistence`` per test set, and ``equivariance_error`` per symmetry.
+    """
+    model.eval()
+    forecast = partial(roll_out, model)
+    folder = args.data_dir / args.dataset.lower()
+    splits = {name: Windows(folder, meta, name, args.device) for name in ("test", "domain") if name in meta["splits"]}
+    tests = {name: (windows, None, None) for name, windows in splits.items()}
+    for name, file in meta["tables"].get("test", {}).items():
+        if name in SYMMETRIES:
+            tests[name] = (splits["test"], SYMMETRIES[name], read_table(folder / file, len(splits["test"])))
+
+    results = {"scores": {}, "persistence": {}, "equivariance_error": {}}
+    for name, (windows, symmetry, elements) in tests.items():
+        print(f"testing on {name} ({len(windows)} windows)", flush=True)
+        setting = (windows, args.input_length, TEST_STEPS, args.batch_size, args.num_workers, symmetry, elements)
+        with precision(args.device, args.amp):
+            results["scores"][name] = score(forecast, *setting)
+            results["persistence"][name] = score(persistence, *setting, spectra=False)
+            if symmetry is not None:
+                results["equivariance_error"][name] = equivariance(model, windows, symmetry, elements, args)
+    return results
+
+
+@torch.inference_mode()
+def equivariance(model, windows, symmetry, elements, args):
+    """Equivariance error of a roll-out on a few windows spread over a split: ``{"absolute": .., "relative": ..}``."""
+
+    def forecast(frames, mask):
+        pieces = [slice(i, i + args.batch_size) for i in range(0, len(frames), args.batch_size)]
+        return torch.cat([roll_out(model, frames[i], TEST_STEPS, None if mask is None else mask[i]) for i in pieces])
+
+    index = torch.linspace(0, len(windows) - 1, min(EQUIVARIANCE_WINDOWS, len(windows))).long()
+    frames, mask = windows.read(index, args.input_length, 0)
+    errors = equivariance_error(forecast, symmetry, elements[index].to(frames.device), frames, mask)
+    return dict(zip(("absolute", "relative"), (error.item() for error in errors), strict=True))
+
+
+def read_table(path, count):
+    """Group elements of a transformed test set, one per window, as data_prep.py drew them."""
+    try:
+        with np.load(path) as file:
+            elements = torch.from_numpy(file["elements"])
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
+    if len(elements) != count:
+        raise InputError(f"{path} has {len(elements)} entries for {count} windows; run data_prep.py again")
+    return elements
+
+
+def report(metrics):
+    """Print the scores of a run, and last the release's line."""
+    scores, still, errors = metrics["scores"], metrics["persistence"], metrics["equivariance_error"]
+    print(f"{'test set':10} {'RMSE':>8} {'persistence':>12} {'ESE':>8} {'equivariance error':>20}")
+    for name, row in scores.items():
+        error = f"{errors[name]['relative']:.1e}" if name in errors else "-"
+        print(f"{name:10} {row['rmse']:8.4f} {still[name]['rmse']:12.4f} {row['ese']:8.4f} {error:>20}")
+
+    # The release's other domain is another ocean or, for convection, the test set of the model's own symmetry.
+    own = metrics["symmetry"] if metrics["symmetry"] in scores else "test"
+    domain = scores.get("domain") if metrics["dataset"] == "Ocean" else scores[own]
+    cells = [f"Model: {metrics['architecture']}", f"Symmetry: {metrics['symmetry']}"]
+    for name, row in (("Future", scores["test"]), ("Domain", domain)):
+        for measure in ("rmse", "ese"):
+            cells.append(f"{name} {measure.upper()}: " + ("-" if row is None else f"{row[measure]:.3f}"))
+    print(" | ".join(cells))
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    data = args.data_dir / args.dataset.lower()
+    meta = load_meta(data)
+    check_data(args, meta)
+    folder, metrics = open_run(args, meta)
+    if metrics is not None:
+        print(f"{folder} is finished; --no_resume runs it again")
+        return report(metrics)
+
+    # Equal seeds give equal numbers, and full float32 unless bfloat16 is asked for: equivariance is exact or it is not.
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.amp
+    torch.manual_seed(args.seed)
+    model = build_model(args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width)
+    model = model.to(args.device)
+    if args.compile and args.device.type == "cuda":
+        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+        model.compile()
+    elif args.compile:
+        print("--compile is left aside: on a CPU it gains nothing")
+
+    windows = {name: Windows(data, meta, name, args.device) for name in ("train", "valid")}
+    settings = Training(
+        **{name: getattr(args, name) for name in Training.__dataclass_fields__ if name != "augment"},
+        augment=tuple(SYMMETRIES[name] for name in args.augment),
+    )
+    parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"{folder.name}: {parameters:,} parameters, {len(windows['train'])} training windows, {args.device}", flush=True
+    )
+    history = train(model, windows["train"], windows["valid"], settings, folder)
+
+    best = load_checkpoint(folder / "best.pt", args.device)
+    model.load_state_dict(best["model"])
+    metrics = {
+        "dataset": args.dataset,
+        "architecture": args.architecture,
+        "symmetry": args.symmetry,
+        "parameters": parameters,
+        "epochs": len(history),
+        "stopped_early": len(history) < args.num_epoch,
+        "best_epoch": best["epoch"],
+        "valid_rmse": history[best["epoch"] - 1]["valid_rmse"],
+        **test(model, args, meta),
+    }
+    write_json(folder / "metrics.json", metrics)
+    return report(metrics)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
