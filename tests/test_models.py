@@ -1,0 +1,249 @@
+"""The promise of the models: f(g x) = g f(x), to rounding, for whole nets; the plain nets break it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import interpolate, pad
+from torch.nn.utils import parametrize
+
+from models import ARCHITECTURES, SYMMETRIES, build_model
+from models.backbone import RepeatedPixelKernel
+from models.magnitude import MagnitudeConv2d
+from models.uniform_motion import UniformMotionConv2d
+
+EXACT = ["UM", "Mag"]
+
+
+def make(architecture, symmetry, input_length=5, kernel_size=3, width=0.125, dtype=torch.float64, seed=0):
+    """A small net with large random biases, so that no symmetry holds by an accident of the initialisation."""
+    torch.manual_seed(seed)
+    model = build_model(architecture, symmetry, input_length, kernel_size, width).to(dtype)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)
+    return model.eval()
+
+
+def error(model, symmetry, g, x):
+    """max |f(g x) - g f(x)| / max |g f(x)|."""
+    with torch.no_grad():
+        expected = symmetry.act(g, model(x)[:, None])[:, 0]
+        return ((model(symmetry.act(g, x)) - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("symmetry", EXACT)
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.sampled_from([(16, 16), (32, 48), (64, 16)]),
+    input_length=st.sampled_from([1, 2, 5]),
+    kernel_size=st.sampled_from([3, 5]),
+)
+def test_nets_are_equivariant(architecture, symmetry, seed, size, input_length, kernel_size):
+    model = make(architecture, symmetry, input_length, kernel_size, seed=seed)
+    x = torch.randn(3, input_length, 2, *size, dtype=torch.float64)
+    g = SYMMETRIES[symmetry].sample(3).double()
+    assert error(model, SYMMETRIES[symmetry], g, x) < 1e-10
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("symmetry", EXACT)
+def test_plain_nets_are_not(architecture, symmetry):
+    x = torch.randn(2, 5, 2, 32, 32, dtype=torch.float64)
+    g = {"UM": torch.tensor([[1.0, -1.0], [0.5, 2.0]]), "Mag": torch.tensor([0.5, 1.8])}[symmetry]
+    assert error(make(architecture, "None"), SYMMETRIES[symmetry], g, x) > 0.01
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_single_precision(architecture):
+    x = torch.randn(2, 24, 2, 32, 32)
+    far = torch.tensor([[100.0, -100.0], [-100.0, 50.0]])
+    model = make(architecture, "UM", 24, width=0.5, dtype=torch.float32)
+    with torch.no_grad():
+        forecast = model(x)
+        moved = model(SYMMETRIES["UM"].act(far, x)) - far[:, :, None, None]
+    assert (moved - forecast).abs().max() < 1e-4 * forecast.abs().max()
+    weak = torch.tensor([1e-3, 1e3])
+    assert error(make(architecture, "Mag", 24, width=0.5, dtype=torch.float32), SYMMETRIES["Mag"], weak, x) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_land_and_still_water(architecture, symmetry):
+    """Patches without any variation give numbers, and gradients that are numbers; the symmetry stays exact."""
+    x = torch.randn(3, 5, 2, 32, 32, dtype=torch.float64)
+    x[0, :, :, :12] = 0  # land
+    x[1, :, 0] = 0.7  # u does not vary anywhere, v does
+    x[2] = 0  # nothing moves at all
+    x.requires_grad_()
+    model = make(architecture, symmetry)
+    forecast = model(x)
+    forecast.square().sum().backward()
+    assert forecast.isfinite().all()
+    assert x.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    if symmetry in EXACT:
+        g = SYMMETRIES[symmetry].sample(3).double()
+        assert error(model, SYMMETRIES[symmetry], g, x.detach()) < 1e-10
+
+
+def test_magnitude_of_a_still_flow_is_still():
+    model = make("ResNet", "Mag")
+    assert torch.equal(model(torch.zeros(1, 5, 2, 16, 16).double()), torch.zeros(1, 2, 16, 16).double())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_every_parameter_learns(architecture, symmetry):
+    model = make(architecture, symmetry, width=0.25).train()
+    model(torch.randn(4, 5, 2, 32, 48, dtype=torch.float64)).square().mean().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    if architecture == "Unet":  # in the ResNet batch norm takes the biases before it away
+        assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().max() > 0] == []
+
+
+@pytest.mark.parametrize("symmetry", EXACT)
+def test_derivatives(symmetry):
+    """Automatic differentiation through a layer agrees with finite differences, float64."""
+    torch.manual_seed(0)
+    layer = {"UM": UniformMotionConv2d, "Mag": MagnitudeConv2d}[symmetry](2, 2, 3, stride=2).double()
+    x = torch.randn(1, 2, 2, 6, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, x)
+
+
+# Parameters of the release at full width: 12.57 M and 6.24 M (the Mag U-Net has one convolution more).
+@pytest.mark.parametrize(
+    ("architecture", "symmetry", "millions"),
+    [("ResNet", s, 12.57) for s in SYMMETRIES] + [("Unet", "None", 6.24), ("Unet", "UM", 6.24), ("Unet", "Mag", 6.28)],
+)
+def test_full_width(architecture, symmetry, millions):
+    model = build_model(architecture, symmetry, 24)
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=st.integers(1, 6), width=st.integers(1, 6), seed=st.integers(0, 2**32))
+def test_repeated_pixels(height, width, seed):
+    """A 4 x 4 kernel on repeated pixels = four 3 x 3 kernels and a pixel shuffle."""
+    torch.manual_seed(seed)
+    kernel = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    x = torch.randn(1, 2, height, width, dtype=torch.float64)
+    repeated = pad(interpolate(x, scale_factor=2, mode="nearest"), (1, 2, 1, 2), mode="replicate")
+    slow = nn.functional.conv2d(repeated, kernel)
+    phases = nn.functional.conv2d(pad(x, (1, 1, 1, 1), mode="replicate"), RepeatedPixelKernel()(kernel))
+    torch.testing.assert_close(nn.functional.pixel_shuffle(phases, 2), slow)
+
+
+def test_uniform_motion_layer_is_the_papers():
+    """Against patches formed one by one: subtract the patch mean, convolve, ReLU, add it back (unequal sizes)."""
+    torch.manual_seed(0)
+    layer = UniformMotionConv2d(3, 4, 3).double()
+    x = torch.randn(2, 3, 2, 5, 7, dtype=torch.float64)
+    weight = layer.conv.parametrizations.weight.original.unflatten(1, (3, 2))
+    padded = pad(x.flatten(1, 2), (1, 1, 1, 1), mode="replicate").unflatten(1, (3, 2))
+    with torch.no_grad():
+        y = layer(x)
+        for row in range(5):
+            for column in range(7):
+                patch = padded[..., row : row + 3, column : column + 3]
+                mean = patch.mean((1, 3, 4), keepdim=True)
+                out = torch.einsum("oicyx,nicyx->no", weight, patch - mean) + layer.conv.bias
+                expected = out.relu().unflatten(1, (4, 2)) + mean[..., 0, 0]
+                torch.testing.assert_close(y[..., row, column], expected)
+
+
+def test_plain_convolutions_commute_with_shifts_in_the_interior():
+    model, symmetry = make("ResNet", "None"), SYMMETRIES["None"]
+    x = torch.randn(2, 5, 2, 64, 72, dtype=torch.float64)
+    g = torch.tensor([[3, -2], [-5, 4]])
+    margin = 17 + 5  # one cell per convolution of the deepest path, and the shift
+    inside = (..., slice(margin, -margin), slice(margin, -margin))
+    with torch.no_grad():
+        expected = symmetry.act(g, model(x)[:, None])[:, 0]
+        torch.testing.assert_close(model(symmetry.act(g, x))[inside], expected[inside])
+
+
+def test_translation_moves_the_flow_by_c():
+    w = torch.zeros(1, 1, 2, 5, 7)
+    w[..., 1, 2] = 1
+    moved = SYMMETRIES["None"].act(torch.tensor([[3, 2]]), w)  # 3 to the east, 2 to the north
+    assert moved[0, 0, 0].nonzero().tolist() == [[3, 5]]
+
+
+@pytest.mark.parametrize("symmetry", ["None", "UM", "Mag"])
+def test_actions_are_seeded_and_pure(symmetry):
+    action = SYMMETRIES[symmetry]
+    g = action.sample(4, torch.Generator().manual_seed(1))
+    assert torch.equal(g, action.sample(4, torch.Generator().manual_seed(1)))
+    assert not torch.equal(g, action.sample(4, torch.Generator().manual_seed(2)))
+    x = torch.randn(4, 3, 2, 5, 7)
+    before = x.clone()
+    assert action.act(g, x).shape == x.shape
+    assert torch.equal(x, before)
+
+
+def test_paper_distributions():
+    generator = torch.Generator().manual_seed(0)
+    velocity = SYMMETRIES["UM"].sample(20000, generator)
+    assert velocity.shape == (20000, 2)
+    assert -2 <= velocity.min() < -1.99
+    assert 1.99 < velocity.max() <= 2
+    assert velocity.mean(0).abs().max() < 0.05
+    factor = SYMMETRIES["Mag"].sample(20000, generator)
+    assert 0 <= factor.min() < 0.01
+    assert 1.99 < factor.max() <= 2
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_state_dict_round_trip(symmetry):
+    one, other = make("Unet", symmetry, seed=0), make("Unet", symmetry, seed=1)
+    x = torch.randn(1, 5, 2, 16, 32, dtype=torch.float64)
+    assert not torch.equal(one(x), other(x))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(x), other(x))
+
+
+@pytest.mark.parametrize("symmetry", EXACT)
+def test_kernels_are_derived_once_per_roll_out(symmetry):
+    model = make("ResNet", symmetry)
+    derived = []
+    for module in model.modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            module[0].register_forward_hook(lambda *_: derived.append(1))
+    x = torch.randn(1, 5, 2, 16, 16, dtype=torch.float64)
+    with parametrize.cached():
+        model(x), model(x), model(x)
+    once = len(derived)
+    model(x)
+    assert len(derived) == 2 * once  # outside they are fresh, or a second backward pass would find a freed graph
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"architecture": "VGG"}, "unknown architecture 'VGG'; choose from ResNet, Unet"),
+        ({"symmetry": "Color"}, "unknown symmetry 'Color'"),
+        ({"kernel_size": 4}, "kernel_size must be odd and positive, got 4"),
+        ({"input_length": 0}, "input_length must be at least 1, got 0"),
+        ({"width": 0}, "width must be positive, got 0"),
+    ],
+)
+def test_build_model_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(**arguments)
+
+
+def test_names_in_any_case():
+    assert isinstance(build_model("unet", "um", 2, width=0.1), ARCHITECTURES["Unet"])
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_sizes_that_cannot_be_halved(symmetry):
+    model = make("Unet", symmetry)
+    with pytest.raises(ValueError, match="multiples of 16, got 40 x 64"):
+        model(torch.zeros(1, 5, 2, 40, 64, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"expected frames \(n, 5, 2, H, W\), got \(1, 4, 2, 16, 16\)"):
+        model(torch.zeros(1, 4, 2, 16, 16, dtype=torch.float64))
