@@ -1,0 +1,239 @@
+"""The command line of one run, as a user meets it."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import run_model
+from evaluation import report
+from models import SYMMETRIES
+from utils import exit_code
+
+ROOT = Path(__file__).parents[1]
+QUICK = "--architecture Unet --input_length 4 --output_length 2 --batch_size 8 --width 0.125 --num_epoch 2".split()
+
+
+def run(data_dir, results, *arguments):
+    """Run in this process; returns the exit code."""
+    command = [*QUICK, "--data_dir", str(data_dir), "--results", str(results), "--device", "cpu", *arguments]
+    return exit_code(lambda: run_model.main(command))
+
+
+def read(results):
+    """config.json and metrics.json of the only run in ``results``."""
+    (folder,) = results.iterdir()
+    return tuple(json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_a_run(data_dir, tmp_path, capsys, symmetry):
+    assert run(data_dir, tmp_path / "results", "--symmetry", symmetry) == 0
+    out = capsys.readouterr().out
+    config, metrics = read(tmp_path / "results")
+
+    # the release's line, last
+    scores = metrics["scores"]
+    domain = scores["test" if symmetry == "None" else symmetry]
+    assert out.splitlines()[-1] == (
+        f"Model: Unet | Symmetry: {symmetry} | Future RMSE: {scores['test']['rmse']:.3f} | "
+        f"Future ESE: {scores['test']['ese']:.3f} | Domain RMSE: {domain['rmse']:.3f} | "
+        f"Domain ESE: {domain['ese']:.3f}"
+    )
+    assert set(scores) == {"test", "UM", "Mag"}
+    assert set(metrics["persistence"]) == set(scores)
+    assert metrics["epochs"] == 2
+    assert config["symmetry"] == symmetry
+    assert config["torch"] == torch.__version__
+
+    # the promise: an equivariant net forecasts the transformed flow as well as the original
+    for name, error in metrics["equivariance_error"].items():
+        if name == symmetry:
+            assert error["relative"] < 1e-4
+        else:
+            assert error["relative"] > 1e-3
+    if symmetry == "UM":
+        assert scores["UM"]["rmse"] == pytest.approx(scores["test"]["rmse"], rel=1e-4)
+    assert scores["test"]["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(scores["test"]["rmse_per_step"]))))
+
+    # finished runs are not run again
+    assert run(data_dir, tmp_path / "results", "--symmetry", symmetry) == 0
+    again = capsys.readouterr().out
+    assert "is finished" in again
+    assert "epoch" not in again
+    assert again.splitlines()[-1] == out.splitlines()[-1]
+
+
+def test_equal_commands_give_equal_metrics(data_dir, tmp_path):
+    for name in ("a", "b"):
+        assert run(data_dir, tmp_path / name) == 0
+    assert read(tmp_path / "a")[1] == read(tmp_path / "b")[1]
+
+
+def test_more_epochs_go_on(data_dir, tmp_path, capsys):
+    assert run(data_dir, tmp_path / "parts") == 0
+    assert run(data_dir, tmp_path / "parts", "--num_epoch", "3") == 0
+    assert "going on after epoch 2" in capsys.readouterr().out
+    assert run(data_dir, tmp_path / "whole", "--num_epoch", "3") == 0
+    assert read(tmp_path / "parts")[1] == read(tmp_path / "whole")[1]
+
+
+def test_no_resume_starts_over(data_dir, tmp_path, capsys):
+    assert run(data_dir, tmp_path) == 0
+    capsys.readouterr()
+    assert run(data_dir, tmp_path, "--no_resume") == 0
+    assert "epoch   1" in capsys.readouterr().out
+
+
+def test_settings_get_folders_of_their_own(data_dir, tmp_path):
+    for extra in ([], ["--augment", "all"], ["--seed", "1"], ["--width", "0.2"], ["--amp"]):
+        assert run(data_dir, tmp_path, "--num_epoch", "1", *extra) == 0
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_low_precision(data_dir, tmp_path):
+    for symmetry in SYMMETRIES:
+        assert run(data_dir, tmp_path / symmetry, "--amp", "--symmetry", symmetry) == 0
+        scores = read(tmp_path / symmetry)[1]["scores"]
+        assert run(data_dir, tmp_path / f"{symmetry}-full", "--symmetry", symmetry) == 0
+        full = read(tmp_path / f"{symmetry}-full")[1]["scores"]
+        assert scores["test"]["rmse"] == pytest.approx(full["test"]["rmse"], rel=0.05)
+
+
+def test_other_data_are_refused(data_dir, tmp_path, capsys):
+    assert run(data_dir, tmp_path) == 0
+    (folder,) = tmp_path.iterdir()
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["train"] = "of another flow"
+    (folder / "config.json").write_text(json.dumps(config))
+    before = (folder / "metrics.json").read_bytes()
+    assert run(data_dir, tmp_path) == 2
+    assert "holds a run with other data" in capsys.readouterr().err
+    assert (folder / "metrics.json").read_bytes() == before
+
+
+def test_report(data_dir, tmp_path, capsys):
+    assert run(data_dir, tmp_path) == 0
+    capsys.readouterr()
+    assert exit_code(lambda: report.main([str(tmp_path)])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    metrics = read(tmp_path)[1]
+    assert lines[1].split()[1:5] == [f"{metrics['scores'][name]['rmse']:.3f}" for name in ("test", "UM", "Mag")] + [
+        f"{metrics['scores']['test']['ese']:.3f}"
+    ]
+    assert lines[2].split()[2:] == [f"{metrics['persistence'][name]['rmse']:.3f}" for name in ("test", "UM", "Mag")]
+    assert exit_code(lambda: report.main([str(tmp_path / "nowhere")])) == 2
+
+
+# The sweep of the release, line for line.
+RELEASE = """
+--dataset=RBC --architecture=ResNet --symmetry=None --output_length=3 --learning_rate=0.001
+--dataset=RBC --architecture=Unet --symmetry=None --output_length=4 --learning_rate=0.001
+--dataset=RBC --architecture=ResNet --symmetry=UM --output_length=3 --learning_rate=0.001
+--dataset=RBC --architecture=Unet --symmetry=Mag --output_length=4 --learning_rate=0.005
+--dataset=Ocean --architecture=ResNet --symmetry=None --output_length=4 --learning_rate=0.001 --input_length=24 \
+--batch_size=32 --decay_rate=0.9 --seed=0
+--dataset=Ocean --architecture=Unet --symmetry=Mag --output_length=6 --learning_rate=0.001 --input_length=21 \
+--batch_size=32 --decay_rate=0.9 --seed=0
+--dataset=Ocean --architecture=Unet --symmetry=UM --output_length=3 --learning_rate=0.0001 --input_length=26 \
+--batch_size=16 --decay_rate=0.9 --kernel_size=5 --seed=0
+"""
+
+
+@pytest.mark.parametrize("line", RELEASE.strip().splitlines())
+def test_command_lines_of_the_release(line):
+    args = run_model.parse_args(line.split())
+    for flag in line.split():
+        name, value = flag.removeprefix("--").split("=")
+        assert str(getattr(args, name)) == value
+    defaults = run_model.parse_args([])
+    assert (defaults.dataset, defaults.symmetry, defaults.architecture, defaults.output_length) == (
+        "RBC",
+        "UM",
+        "ResNet",
+        4,
+    )
+    assert (defaults.input_length, defaults.batch_size, defaults.num_epoch, defaults.decay_rate) == (24, 16, 100, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--dataset Moon", "unknown dataset 'Moon'; choose from RBC, Ocean"),
+        ("--symmetry Color", "unknown symmetry 'Color'"),
+        ("--architecture VGG", "unknown architecture 'VGG'"),
+        ("--augment Color", "unknown symmetry 'Color'"),
+        ("--kernel_size 4", "--kernel_size must be odd and positive, got 4"),
+        ("--input_length 0", "--input_length must be positive, got 0"),
+        ("--learning_rate -1", "--learning_rate must be positive, got -1.0"),
+        ("--learning_rate nan", "--learning_rate must be positive, got nan"),
+        ("--width 0", "--width must be positive, got 0.0"),
+        ("--num_epoch 0", "--num_epoch must be positive, got 0"),
+        ("--seed -1", "must not be negative"),
+        ("--device tpu7", "--device must be cpu, cuda or cuda:N, got tpu7"),
+        ("--device meta", "--device must be cpu, cuda or cuda:N, got meta"),
+        ("--device cuda:99", "CUDA devices"),
+        ("--input_length 7", "--input_length 7 is more than the 6 frames before the forecast"),
+        ("--output_length 11", "forecasts of 11 frames"),
+        ("--data_dir nowhere", "no prepared data in nowhere"),
+        ("--dataset Ocean", "no prepared data in"),
+    ],
+)
+def test_bad_input(data_dir, tmp_path, capsys, arguments, message):
+    assert run(data_dir, tmp_path / "results", *arguments.split()) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("arguments", ["--colour", "--seed x", "--output_length 2.5"])
+def test_flags_that_do_not_exist(arguments):
+    with pytest.raises(SystemExit) as stop:
+        run_model.main(arguments.split())
+    assert stop.value.code == 2
+
+
+def test_results_that_cannot_be_written(data_dir, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(data_dir, tmp_path / "file") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_as_a_program(data_dir, tmp_path):
+    command = [sys.executable, ROOT / "run_model.py", *QUICK, "--data_dir", data_dir, "--results", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("Model: Unet | Symmetry: UM | Future RMSE: 0.")
+
+
+@pytest.mark.slow
+def test_killed_ten_times(data_dir, tmp_path):
+    """kill -9 at random moments, start again: at the end the metrics of a run that was left alone."""
+    flags = [*QUICK, "--data_dir", data_dir, "--device", "cpu", "--symmetry", "Mag", "--num_epoch", "40"]
+    command = [sys.executable, ROOT / "run_model.py", *flags, "--results"]
+    start = time.monotonic()
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+    whole = time.monotonic() - start
+
+    moments, kills = random.Random(0), 0
+    while kills < 10:
+        process = subprocess.Popen([*command, tmp_path / "killed"], stdout=subprocess.PIPE, text=True)
+        while not process.stdout.readline().startswith(("Unet", "RBC", "going on")):
+            pass  # importing torch is no moment of training
+        time.sleep(moments.uniform(0, whole / 8))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        kills += 1
+    subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
+    assert read(tmp_path / "killed")[1] == read(tmp_path / "whole")[1]
+    assert not list(tmp_path.glob("killed/*/.*"))

@@ -1,0 +1,394 @@
+"""Windows, roll-outs and the training loop."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import utils
+from evaluation import rmse
+from models import SYMMETRIES, build_model
+from utils import InputError, MeanSquare, Training, Windows, load_checkpoint, load_meta, roll_out, score, train
+
+SETTINGS = Training(
+    input_length=4, output_length=2, batch_size=8, num_epoch=3, learning_rate=0.003, decay_rate=0.95, seed=0
+)
+
+
+def small(symmetry="None", architecture="Unet", seed=0):
+    torch.manual_seed(seed)
+    return build_model(architecture, symmetry, input_length=4, width=0.125)
+
+
+def fit(data_dir, meta, folder, symmetry="None", seed=0, **changes):
+    """Train a small net in ``folder``; returns its history without the seconds."""
+    folder.mkdir(exist_ok=True)
+    windows = [Windows(data_dir / "rbc", meta, split) for split in ("train", "valid")]
+    chosen = Training(**{**vars(SETTINGS), "seed": seed, **changes})
+    history = train(small(symmetry, seed=seed), *windows, chosen, folder)
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+# ---------------------------------------------------------------- windows
+
+
+@pytest.fixture
+def with_land(tmp_path):
+    """A split written by hand: 2 tiles of 3 x 5 points, a gap in time, land, a split that begins in mid-start."""
+    frames = np.arange(2 * 20 * 2 * 3 * 5, dtype=np.float32).reshape(2, 20, 2, 3, 5)
+    mask = np.ones((2, 3, 5), bool)
+    mask[1, 0] = False
+    np.save(tmp_path / "train.npy", frames)
+    np.save(tmp_path / "train_mask.npy", mask)
+    split = {"frames": "train.npy", "mask": "train_mask.npy", "shape": list(frames.shape)}
+    split |= {"segments": [[0, 8], [10, 20]], "first": 1, "count": 12}
+    return tmp_path, {"history": 4, "horizon": 2, "splits": {"train": split}}, frames, mask
+
+
+def test_windows_are_slices_of_the_frames(with_land):
+    folder, meta, frames, mask = with_land
+    windows = Windows(folder, meta, "train")
+    starts = [start for begin, end in ((0, 8), (10, 20)) for start in range(begin, end - 5)]
+    expected = [(tile, start) for start in starts for tile in range(2)][1:13]
+    assert len(windows) == 12
+    for i, (tile, start) in enumerate(expected):
+        window, water = windows.read(torch.tensor([i]), past=3, future=2)
+        np.testing.assert_array_equal(window[0], frames[tile, start + 1 : start + 6])
+        np.testing.assert_array_equal(water[0, 0], mask[tile])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_come_in_order(with_land, workers):
+    folder, meta, *_ = with_land
+    windows = Windows(folder, meta, "train")
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    batches = list(windows.batches(order, 5, 4, 2, workers))
+    assert [len(index) for index, *_ in batches] == [5, 5, 2]
+    assert torch.equal(torch.cat([index for index, *_ in batches]), order)
+    for index, frames, water in batches:
+        expected_frames, expected_water = windows.read(index, 4, 2)
+        assert torch.equal(frames, expected_frames)
+        assert torch.equal(water, expected_water)
+
+
+def test_frames_are_mapped_not_read(with_land):
+    folder, meta, frames, _ = with_land
+    windows = Windows(folder, meta, "train")
+    changed = np.load(folder / "train.npy", mmap_mode="r+")
+    changed[:] = -frames
+    changed.flush()
+    assert torch.equal(windows.read(torch.tensor([0]), 1, 0)[0], torch.from_numpy(-frames[1:2, 3:4]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "train.npy").unlink(), "train.npy is missing or broken"),
+        (lambda folder: (folder / "train.npy").write_bytes(b""), "train.npy is missing or broken"),
+        (lambda folder: (folder / "train.npy").write_bytes(b"\x93NUMPY\x01\x00 cut"), "train.npy is missing or broken"),
+        (lambda folder: np.save(folder / "train_mask.npy", np.ones((2, 5, 3), bool)), "has shape"),
+    ],
+)
+def test_broken_arrays(with_land, damage, message):
+    folder, meta, *_ = with_land
+    damage(folder)
+    with pytest.raises(InputError, match=message):
+        Windows(folder, meta, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no prepared data in"),
+        ("", "not a description of prepared data"),
+        ("[]", "not a description of prepared data"),
+        ('{"schema": 99}', "has schema 99, this version reads 1"),
+    ],
+)
+def test_broken_meta(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "meta.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_meta(tmp_path)
+
+
+# ---------------------------------------------------------------- roll-out
+
+
+class Sum(nn.Module):
+    """The next frame is the sum of all frames it sees: 1, 2, 4, 8 ... from 1, 0, 0, ..."""
+
+    def forward(self, frames):
+        return frames.sum(1)
+
+
+def test_forecasts_feed_back():
+    frames = torch.zeros(1, 3, 2, 1, 1)
+    frames[0, -1] = 1
+    assert roll_out(Sum(), frames, 6)[0, :, 0, 0, 0].tolist() == [1, 2, 4, 7, 13, 24]  # each the sum of three
+
+
+def test_land_keeps_its_last_value():
+    frames = torch.randn(2, 3, 2, 4, 4)
+    mask = torch.rand(2, 1, 4, 4) < 0.5
+    forecast = roll_out(Sum(), frames, 5, mask)
+    land = ~mask[:, None].expand_as(forecast)
+    assert torch.equal(forecast[land], frames[:, -1:].expand_as(forecast)[land])
+    assert not torch.equal(forecast[~land], frames[:, -1:].expand_as(forecast)[~land])
+
+
+@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
+@pytest.mark.parametrize("symmetry", ["UM", "Mag"])
+def test_roll_outs_are_equivariant_land_included(symmetry, architecture):
+    torch.manual_seed(0)
+    model = small(symmetry, architecture).double().eval()
+    frames = torch.randn(3, 4, 2, 16, 32, dtype=torch.float64)
+    mask = torch.rand(3, 1, 16, 32) < 0.8
+    frames = frames * mask[:, None]
+    g = SYMMETRIES[symmetry].sample(3).double()
+    with torch.no_grad():
+        expected = SYMMETRIES[symmetry].act(g, roll_out(model, frames, 10, mask))
+        forecast = roll_out(model, SYMMETRIES[symmetry].act(g, frames), 10, mask)
+    torch.testing.assert_close(forecast, expected, rtol=1e-8, atol=1e-10 * expected.abs().max().item())
+
+
+def test_gradients_flow_through_all_steps():
+    frames = torch.randn(1, 4, 2, 16, 16, requires_grad=True)
+    model = small("UM").train()
+    for _ in range(2):  # a kernel kept from the first graph would fail in the second backward pass
+        roll_out(model, frames, 3)[:, -1].square().sum().backward()
+    assert frames.grad[:, 0].abs().max() > 0
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# ---------------------------------------------------------------- measures over batches
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 2**32))
+def test_a_short_last_batch_weighs_what_it_should(sizes, seed):
+    torch.manual_seed(seed)
+    prediction, target = torch.randn(2, sum(sizes), 3, 2, 4, 5)
+    mask = torch.rand(sum(sizes), 1, 4, 5) < 0.6
+    mask[..., 0, 0] = True
+    error = MeanSquare()
+    for parts in zip(*(tensor.split(sizes) for tensor in (prediction, target, mask)), strict=True):
+        error.add(*parts)
+    assert error.rmse() == pytest.approx(rmse(prediction, target, mask).item(), rel=1e-6)
+
+
+def test_scores_have_a_square_root(data_dir, meta):
+    windows = Windows(data_dir / "rbc", meta, "test")
+    scores = score(
+        lambda frames, steps, mask: torch.zeros_like(frames[:, :1]).expand(-1, steps, -1, -1, -1), windows, 4, 10, 7
+    )
+    frames, _ = windows.read(torch.arange(len(windows)), 0, 10)
+    assert scores["rmse"] == pytest.approx(frames.double().square().mean().sqrt().item(), rel=1e-6)
+    per_step = frames.double().square().mean((0, 2, 3, 4)).sqrt()
+    assert scores["rmse_per_step"] == pytest.approx(per_step.tolist(), rel=1e-6)
+
+
+def test_scores_of_a_perfect_forecast_of_transformed_flows(data_dir, meta):
+    windows = Windows(data_dir / "rbc", meta, "test")
+    symmetry = SYMMETRIES["UM"]
+    elements = symmetry.sample(len(windows), torch.Generator().manual_seed(0))
+    truth, _ = windows.read(torch.arange(len(windows)), 0, 10)
+    queue = list(symmetry.act(elements, truth).split(7))
+    scores = score(lambda *_: queue.pop(0), windows, 4, 10, 7, symmetry=symmetry, elements=elements)
+    assert scores["rmse"] == 0
+    assert scores["ese"] == 0
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_the_loss_falls(data_dir, meta, tmp_path, symmetry):
+    history = fit(data_dir, meta, tmp_path, symmetry, num_epoch=8)
+    assert history[-1]["train_rmse"] < 0.7 * history[0]["train_rmse"]
+    assert history[-1]["valid_rmse"] < 0.7 * history[0]["valid_rmse"]
+
+
+def test_seeds(data_dir, meta, tmp_path):
+    first = fit(data_dir, meta, tmp_path / "a")
+    assert fit(data_dir, meta, tmp_path / "b") == first
+    assert fit(data_dir, meta, tmp_path / "c", seed=1) != first
+    assert fit(data_dir, meta, tmp_path / "d", num_workers=2) == first
+
+
+def test_learning_rate_decays_every_epoch(data_dir, meta, tmp_path):
+    rates = [row["learning_rate"] for row in fit(data_dir, meta, tmp_path)]
+    assert rates == pytest.approx([0.003, 0.003 * 0.95, 0.003 * 0.95**2])
+
+
+def test_files_of_a_run(data_dir, meta, tmp_path):
+    history = fit(data_dir, meta, tmp_path)
+    with open(tmp_path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["valid_rmse"]) for row in rows] == [row["valid_rmse"] for row in history]
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert best["epoch"] == 1 + min(range(3), key=lambda i: history[i]["valid_rmse"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "log.csv"]
+
+
+def test_best_weights_are_those_of_the_best_epoch(data_dir, meta, tmp_path, monkeypatch):
+    """The release keeps an alias of the model and so tests the last epoch."""
+    values = iter([0.5, 0.2, 0.9])
+    weights = []
+
+    def validate(model, *_):
+        weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return next(values)
+
+    monkeypatch.setattr(utils, "validate", validate)
+    fit(data_dir, meta, tmp_path)
+    best = load_checkpoint(tmp_path / "best.pt", "cpu")
+    assert best["epoch"] == 2
+    assert all(torch.equal(best["model"][name], tensor) for name, tensor in weights[1].items())
+    assert any(not torch.equal(best["model"][name], tensor) for name, tensor in weights[2].items())
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("symmetry", ["None", "Mag"])
+@pytest.mark.parametrize("batch", [2, 9, 15])
+def test_resume(data_dir, meta, tmp_path, monkeypatch, symmetry, batch):
+    """Cut off in the middle of an epoch and resumed: the numbers and weights of an uninterrupted run."""
+    architecture = {"num_epoch": 3, "augment": (SYMMETRIES["UM"],)}
+    whole = fit(data_dir, meta, tmp_path / "whole", symmetry, **architecture)
+
+    calls = iter(range(1000))
+
+    def roll_out_or_die(*args):
+        if next(calls) == batch:
+            raise Killed
+        return roll_out(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "roll_out", roll_out_or_die)
+        with pytest.raises(Killed):
+            fit(data_dir, meta, tmp_path / "cut", symmetry, **architecture)
+    assert fit(data_dir, meta, tmp_path / "cut", symmetry, **architecture) == whole
+    for file in ("best.pt", "last.pt"):
+        one, other = (load_checkpoint(tmp_path / name / file, "cpu")["model"] for name in ("whole", "cut"))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_more_epochs_go_on(data_dir, meta, tmp_path):
+    whole = fit(data_dir, meta, tmp_path / "whole", num_epoch=3)
+    fit(data_dir, meta, tmp_path / "parts", num_epoch=1)
+    assert fit(data_dir, meta, tmp_path / "parts", num_epoch=3) == whole
+
+
+def test_a_diverging_run_stops_and_keeps_its_last_good_epoch(data_dir, meta, tmp_path):
+    good = fit(data_dir, meta, tmp_path, num_epoch=1)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(InputError, match=r"the error became (nan|inf) in epoch 2.*lower --learning_rate"):
+        fit(data_dir, meta, tmp_path, num_epoch=2, learning_rate=1e30)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert load_checkpoint(tmp_path / "last.pt", "cpu")["history"][0]["valid_rmse"] == good[0]["valid_rmse"]
+
+
+def test_a_broken_checkpoint(data_dir, meta, tmp_path):
+    for content in (b"", b"not a checkpoint", b"PK\x03\x04 cut"):
+        (tmp_path / "last.pt").write_bytes(content)
+        with pytest.raises(InputError, match="is no checkpoint of this program"):
+            fit(data_dir, meta, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "stops"),
+    [
+        ([1.0] * 50, False),  # not before more than 50 epochs
+        ([1.0] * 51, True),
+        ([1.0 - i / 100 for i in range(60)], False),
+        ([1.0] * 50 + [0.9, 1.1, 1.0, 1.0, 1.0], True),  # equal means are no progress
+        ([1.0] * 55 + [0.9] * 5, False),
+        ([1.0] * 55 + [1.1] * 5, True),
+    ],
+)
+def test_early_stopping(values, stops):
+    assert utils.stops_early([{"valid_rmse": value} for value in values]) == stops
+
+
+def test_uniform_motion_nets_gain_nothing_from_augmentation(data_dir, meta, tmp_path):
+    """Claim 4 of the paper: loss and gradients are the same on any transform of a sample; not so for plain nets."""
+    um = [SYMMETRIES["UM"]]
+    plain, augmented = (
+        fit(data_dir, meta, tmp_path / f"None{augment}", "None", augment=tuple(um[:augment])) for augment in (0, 1)
+    )
+    assert abs(plain[0]["train_rmse"] / augmented[0]["train_rmse"] - 1) > 0.05
+    plain, augmented = (
+        fit(data_dir, meta, tmp_path / f"UM{augment}", "UM", augment=tuple(um[:augment]), num_epoch=1)
+        for augment in (0, 1)
+    )
+    # the order of samples differs, since augmentation draws from the same generator, but the first epoch has one order
+    assert plain[0]["train_rmse"] == pytest.approx(augmented[0]["train_rmse"], rel=1e-3)
+
+
+# ---------------------------------------------------------------- small helpers
+
+
+def test_replacing_is_all_or_nothing(tmp_path):
+    path = tmp_path / "value.json"
+    utils.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        utils.write_json(path, {"a": object()})
+
+    def write_half():
+        with utils.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    pytest.raises(KeyboardInterrupt, write_half)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_progress_in_plain_lines(capsys):
+    bar = utils.progress(range(3), 3, "frames", every=-1)
+    bar.note = lambda: "Nu 14"
+    assert list(bar) == [0, 1, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("frames: 1/3, ")
+    assert lines[0].endswith("s left  Nu 14")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("tile 7\nis odd"), 2, "error: tile 7 is odd"),
+        (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device"),
+        (torch.OutOfMemoryError(), 2, "error: the device is out of memory"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (None, 0, ""),
+    ],
+)
+def test_exit_codes(capsys, error, code, line):
+    def main():
+        if error is not None:
+            raise error
+
+    assert utils.exit_code(main) == code
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_defects_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        utils.exit_code(lambda: 1 // 0)
+
+
+def test_infinite_is_not_finite():
+    assert utils.check_finite(1.5, 1) == 1.5
+    for value in (math.nan, math.inf):
+        with pytest.raises(InputError, match="in epoch 7"):
+            utils.check_finite(value, 7)
