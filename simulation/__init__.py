@@ -1,0 +1,1 @@
+"""Data made here, for when the published data cannot be had."""

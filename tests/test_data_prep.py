@@ -1,0 +1,605 @@
+"""Preparation of regular arrays: the release's protocol, splits, standardisation, bad inputs, what is on the disk."""
+
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import re
+import resource
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import data_prep
+from utils import InputError, exit_code, window_starts
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT.parent / "shared" / "data" / "ocean" / "ocean_current_sample.pt"
+SMALL = ["--stride", "2", "--tile", "4", "--history", "3", "--horizon", "2", "--splits", "13", "8", "9"]
+
+
+def prepare(*argv):
+    """Run the command line in this process; returns the exit code."""
+    try:
+        return exit_code(lambda: data_prep.main([str(word) for word in argv]))
+    except SystemExit as stop:  # argparse
+        return stop.code
+
+
+def refused(capsys, folder, *argv, usage=False):
+    """Run a command that must end in one line and exit code 2 and leave nothing; returns that line."""
+    data = folder / "data"
+    assert prepare(*argv, "--data_dir", data) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "".join(lines)
+    assert usage or len(lines) == 1, lines
+    assert not data.exists()
+    return lines[-1]
+
+
+def read_meta(folder):
+    return json.loads((folder / "meta.json").read_text())
+
+
+def read_windows(folder, name):
+    """All windows of a split, ``(count, window, 2, h, w)``, cut as the training does."""
+    meta = read_meta(folder)
+    length = meta["history"] + meta["horizon"]
+    frames = np.load(folder / f"{name}.npy")
+    tiles, starts = window_starts(meta["splits"][name], length)
+    return np.stack([frames[tile, start : start + length] for tile, start in zip(tiles, starts, strict=True)])
+
+
+def digest(folder):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def raw():
+    """23 frames that thin to 8 x 12 points, that is 2 x 3 tiles of 4; no two values alike."""
+    return np.random.default_rng(0).normal(0.3, 2, (23, 2, 16, 24)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def prepared(raw, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rbc")
+    torch.save(torch.from_numpy(raw), folder / "raw.pt")
+    assert prepare("rbc", "--raw", folder / "raw.pt", "--data_dir", folder, *SMALL) == 0
+    return folder / "rbc"
+
+
+def cut_by_hand(raw, window):
+    """Windows in the release's order: first frame, then tile."""
+    thin = raw[:, :, ::2, ::2]
+    tiles = [thin[:, :, y : y + 4, x : x + 4] for y in range(0, 8, 4) for x in range(0, 12, 4)]
+    return np.stack([tile[j : j + window] for j in range(len(raw) - window + 1) for tile in tiles])
+
+
+# ---------------------------------------------------------------- the protocol
+
+
+def test_windows_are_the_releases(raw, prepared):
+    meta, windows = read_meta(prepared), cut_by_hand(raw, 5)
+    for name, begin, end in (("train", 0, 13), ("valid", 13, 21), ("test", 21, 30)):
+        expected = (windows[begin:end] - meta["mean"]) / meta["std"]
+        np.testing.assert_allclose(read_windows(prepared, name), expected, rtol=0, atol=1e-6)
+
+
+def test_splits_hold_only_the_frames_of_their_windows(prepared):
+    splits = read_meta(prepared)["splits"]
+    # 6 windows per start: train owns the starts 0, 1 and one window of 2; valid begins with the second window of 2
+    assert splits["train"]["segments"] == [[0, 7]]
+    assert splits["train"]["first"] == 0
+    assert splits["valid"]["segments"] == [[0, 6]]
+    assert splits["valid"]["first"] == 1
+    assert splits["test"]["segments"] == [[0, 6]]
+    assert splits["test"]["first"] == 3
+    assert [split["shape"] for split in splits.values()] == [[6, n, 2, 4, 4] for n in (7, 6, 6)]
+
+
+def test_standardised_by_the_frames_of_training_only(raw, prepared):
+    train, meta = raw[:7, :, ::2, ::2].astype(np.float64), read_meta(prepared)
+    np.testing.assert_allclose([meta["mean"], meta["std"]], [train.mean(), train.std()], rtol=1e-12)
+    frames = np.load(prepared / "train.npy").astype(np.float64)
+    assert abs(frames.mean()) < 1e-6
+    assert abs(frames.std() - 1) < 1e-6
+    assert abs(np.load(prepared / "test.npy").std() - 1) > 1e-4
+
+
+def test_meta_describes_the_files(prepared):
+    meta = read_meta(prepared)
+    assert meta["source"] == {"train": ["raw.pt"], "test": []}
+    expected = {"dataset": "rbc", "tile": [4, 4], "history": 3, "horizon": 2, "gap": 0, "seed": 0}
+    assert {key: meta[key] for key in expected} == expected
+    assert meta["units"] is None
+    assert meta["time_step"] is None
+    for split in meta["splits"].values():
+        frames = np.load(prepared / split["frames"], mmap_mode="r")
+        assert list(frames.shape) == split["shape"]
+        assert frames.dtype == np.float32
+        assert hashlib.sha256((prepared / split["frames"]).read_bytes()).hexdigest() == split["sha256"]
+        assert (split["mask"], split["land"], split["begin"], split["end"]) == (None, 0, None, None)
+
+
+def test_every_format_gives_the_same_data(raw, prepared, tmp_path):
+    np.save(tmp_path / "double.npy", raw.astype(np.float64))
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(raw))
+    np.save(tmp_path / "foreign.npy", raw.astype(">f4"))
+    torch.save(torch.from_numpy(raw), tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
+    for file in ("double.npy", "fortran.npy", "foreign.npy", "legacy.pt"):
+        folder = tmp_path / Path(file).stem
+        assert prepare("rbc", "--raw", tmp_path / file, "--data_dir", folder, *SMALL) == 0
+        for name in ("train", "valid", "test"):
+            np.testing.assert_array_equal(np.load(folder / "rbc" / f"{name}.npy"), np.load(prepared / f"{name}.npy"))
+
+
+def test_default_splits_of_the_release(tmp_path):
+    """2000 frames, 7 regions: train 0-5999, valid 6000-7999, test 8000-9999 of the windows j * 7 + region."""
+    raw = np.random.default_rng(1).normal(size=(2000, 2, 1, 25)).astype(np.float32)
+    np.save(tmp_path / "raw.npy", raw)
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--tile", 1, "--data_dir", tmp_path) == 0
+    meta = read_meta(tmp_path / "rbc")
+    for name, begin, count in (("train", 0, 6000), ("valid", 6000, 2000), ("test", 8000, 2000)):
+        windows = read_windows(tmp_path / "rbc", name)
+        assert windows.shape == (count, 50, 2, 1, 1)
+        for k in (0, 1, count // 2, count - 1):
+            j, region = divmod(begin + k, 7)
+            expected = (raw[j : j + 50, :, :, 4 * region : 4 * region + 1] - meta["mean"]) / meta["std"]
+            np.testing.assert_allclose(windows[k], expected, atol=1e-6)
+
+
+def test_blocks_of_time_do_not_show(raw, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(data_prep, "BLOCK_BYTES", 1)
+    np.save(tmp_path / "raw.npy", raw)
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL) == 0
+    assert np.load(tmp_path / "rbc" / "train.npy").tobytes() == np.load(prepared / "train.npy").tobytes()
+
+
+def test_memory_is_bounded_by_the_block_not_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_prep, "BLOCK_BYTES", 2**19)
+    raw = np.lib.format.open_memmap(tmp_path / "raw.npy", "w+", np.float32, (150, 2, 128, 256))  # 39 MB
+    raw[:] = np.random.default_rng(0).normal(size=(150, 1, 1, 256))
+    del raw
+    tracemalloc.start()
+    command = ("rbc", "--raw", tmp_path / "raw.npy", "--stride", 1, "--data_dir", tmp_path)
+    assert prepare(*command) == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
+# ---------------------------------------------------------------- splits
+
+
+@st.composite
+def flows(draw):
+    """Segments of frames, possibly too short for a window, with tiles, window, gap and wanted numbers of windows."""
+    lengths = draw(st.lists(st.integers(1, 25), min_size=1, max_size=4))
+    edges = [0, *itertools.accumulate(lengths)]
+    sizes = draw(st.tuples(*[st.integers(1, 60)] * 3))
+    return (
+        list(itertools.pairwise(edges)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 8)),
+        draw(st.integers(0, 9)),
+        sizes,
+    )
+
+
+def windows_of(split, tiles, window):
+    """The ``(first frame in the source, tile)`` of a Split's windows, through what meta.json says of it."""
+    frames = np.concatenate([np.arange(begin, end) for begin, end in split.ranges])
+    ends = np.cumsum([end - begin for begin, end in split.ranges])
+    entry = {
+        "segments": list(itertools.pairwise([0, *ends.tolist()])),
+        "first": split.first,
+        "count": split.count,
+        "shape": [tiles],
+    }
+    tile, start = (index.tolist() for index in window_starts(entry, window))
+    for s in start:
+        assert frames[s + window - 1] - frames[s] == window - 1
+    touched = {frame for s in start for frame in frames[s : s + window]}
+    assert touched == set(frames.tolist())
+    assert len(frames) == len(touched)
+    return [(int(frames[s]), t) for s, t in zip(start, tile, strict=True)]
+
+
+@settings(deadline=None, max_examples=300)
+@given(flows())
+def test_splits_are_consecutive_windows_of_the_source(flow):
+    segments, tiles, window, gap, wanted = flow
+    everything = [
+        (start, tile) for begin, end in segments for start in range(begin, end - window + 1) for tile in range(tiles)
+    ]
+    starts = len(everything) // tiles
+    if starts < 3 + 2 * gap:
+        with pytest.raises(InputError, match=f"wanted {window + 2 + 2 * gap}"):
+            data_prep.plan_splits(segments, tiles, window, gap, wanted)
+        return
+    splits = data_prep.plan_splits(segments, tiles, window, gap, wanted)
+    begin, found = 0, {}
+    for name, split in splits.items():
+        found[name] = windows_of(split, tiles, window)
+        assert found[name] == everything[begin : begin + split.count]
+        begin += split.count + gap * tiles
+    counts = [split.count for split in splits.values()]
+    room = (starts - 2 * gap) * tiles
+    if sum(wanted) <= room:
+        assert counts == list(wanted)
+    else:
+        assert sum(counts) == room
+        assert min(counts) >= 1
+        assert all(abs(count - room * n / sum(wanted)) < 5 for count, n in zip(counts, wanted, strict=True))
+    if gap >= window:
+        frames = [{start + k for start, _ in found[name] for k in range(window)} for name in found]
+        assert all(a.isdisjoint(b) for a, b in itertools.combinations(frames, 2))
+
+
+@given(flows())
+def test_domain_takes_the_first_windows(flow):
+    segments, tiles, window, _, (wanted, _, _) = flow
+    available = tiles * sum(max(0, end - begin - window + 1) for begin, end in segments)
+    if available:
+        split = data_prep.plan_domain(segments, tiles, window, wanted)
+        assert split.count == len(windows_of(split, tiles, window)) == min(wanted, available)
+        assert split.first == 0
+    else:
+        with pytest.raises(InputError, match="frames"):
+            data_prep.plan_domain(segments, tiles, window, wanted)
+
+
+def test_gap_of_a_window_shares_no_frame(raw, tmp_path):
+    np.save(tmp_path / "raw.npy", np.arange(1, 61)[:, None, None, None] + np.zeros((60, 2, 4, 4)))
+    command = ["--stride", "1", "--tile", "4", "--history", "3", "--horizon", "2", "--gap", "5"]
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *command) == 0
+    meta = read_meta(tmp_path / "rbc")
+    files = [np.load(tmp_path / "rbc" / f"{name}.npy") for name in ("train", "valid", "test")]
+    frames = [np.unique(np.rint(file * meta["std"] + meta["mean"])) for file in files]
+    assert frames[0][-1] < frames[1][0]
+    assert frames[1][-1] < frames[2][0]
+
+
+# ---------------------------------------------------------------- orientation, tables, summary
+
+
+def test_orientation_of_the_authors_sample():
+    if not SAMPLE.exists():
+        pytest.skip("no ../shared")
+    frames = torch.load(SAMPLE, weights_only=True).numpy()[None]
+    np.testing.assert_allclose(data_prep.orientation(frames, None), [0.076, 0.348], atol=5e-4)
+
+
+def vortices(rows=16, columns=24, frames=12):
+    """A divergence-free flow on the grid with v along increasing rows, ``(frames, 2, rows, columns)``."""
+    y, x = np.mgrid[: rows + 2, : columns + 2]
+    t = np.arange(frames)[:, None, None]
+    stream = np.sin(0.5 * x + 0.1 * t) * np.cos(0.4 * y) + 0.5 * np.cos(0.3 * x - 0.6 * y + 0.2 * t)
+    u = -(stream[:, 2:, 1:-1] - stream[:, :-2, 1:-1])
+    v = stream[:, 1:-1, 2:] - stream[:, 1:-1, :-2]
+    return np.stack([u, v], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_orientation_is_printed_and_warned_of(tmp_path, capsys, upside_down):
+    np.save(tmp_path / "raw.npy", vortices()[:, :, ::-1] if upside_down else vortices())
+    command = ["--stride", "1", "--tile", "8", "--history", "2", "--horizon", "1"]
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *command) == 0
+    orientation = read_meta(tmp_path / "rbc")["orientation"]
+    assert (orientation["divergence"] < orientation["reversed"] / 10) != upside_down
+    assert ("upside down" in capsys.readouterr().out) == upside_down
+
+
+def test_orientation_looks_at_water_only():
+    flow = vortices()[None]
+    land = flow.copy()
+    land[..., 4:7, 5:9] = 0
+    mask = np.ones((1, 16, 24), bool)
+    mask[:, 4:7, 5:9] = False
+    assert data_prep.orientation(land, mask)[0] < 1e-6 < data_prep.orientation(land, None)[0]
+    assert data_prep.orientation(flow[..., :2, :], None) is None
+
+
+def test_tables_are_seeded_and_one_per_test_window(raw, prepared, tmp_path):
+    np.save(tmp_path / "raw.npy", raw)
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", folder, "--seed", seed, *SMALL) == 0
+    meta = read_meta(prepared)
+    assert set(meta["tables"]["test"]) == set(data_prep.SYMMETRIES) - {"None"}
+    for file in meta["tables"]["test"].values():
+        first, again, other = (
+            np.load(folder / file)["elements"] for folder in (prepared, tmp_path / "0" / "rbc", tmp_path / "1" / "rbc")
+        )
+        assert len(first) == meta["splits"]["test"]["count"] == 9
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
+    assert np.load(prepared / meta["tables"]["test"]["UM"])["elements"].shape == (9, 2)
+
+
+def test_summary(prepared, raw, tmp_path, capsys):
+    np.save(tmp_path / "raw.npy", raw)
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL) == 0
+    out, meta = capsys.readouterr().out, read_meta(tmp_path / "rbc")
+    windows = ("13 windows", "8 windows", "9 windows")
+    for text in ("2 x 3 tiles", *windows, f"std {meta['std']:.4g}", "land 0.0%", "rms divergence", "MB to"):
+        assert text in out
+
+
+# ---------------------------------------------------------------- commands
+
+
+def test_print_download(capsys):
+    assert prepare("ocean", "--print_download") == 0
+    out = capsys.readouterr().out
+    commands = [line for line in out.splitlines() if line.startswith("copernicusmarine subset")]
+    assert len(commands) == 4
+    assert "reanalysis" in out
+    assert commands[3] == (
+        "copernicusmarine subset --dataset-id cmems_mod_glo_phy_my_0.083deg_P1D-m --variable uo --variable vo "
+        "--minimum-longitude -180 --maximum-longitude -159 --minimum-latitude -59 --maximum-latitude -40 "
+        "--minimum-depth 0 --maximum-depth 1 --start-datetime 2016-01-01 --end-datetime 2017-12-31 "
+        "--output-filename south_pacific_test.nc"
+    )
+
+
+def test_without_a_command_prepares_what_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert prepare() == 2
+    out, err = capsys.readouterr()
+    assert "found no raw file" in err
+    assert err.count("\n") == 1
+    assert out.count("not here; get it from") == 5
+    assert data_prep.RBC_ADDRESS in out
+    assert "--print_download" in out
+    flow = np.tile(vortices(256, 256, 8), (7, 1, 1, 1))[:54].astype(np.float16)
+    torch.save(torch.from_numpy(flow), "rbc_data.pt")
+    assert prepare() == 0
+    out = capsys.readouterr().out
+    assert "rbc_data.pt: found" in out
+    assert "fewer windows than 6000 + 2000 + 2000" in out
+    assert "atlantic.nc: not here" in out
+    assert [split["count"] for split in read_meta(tmp_path / "data" / "rbc")["splits"].values()] == [3, 1, 1]
+    assert not (tmp_path / "data" / "ocean").exists()
+
+
+# ---------------------------------------------------------------- what is on the disk
+
+
+def test_failure_leaves_the_old_data(raw, tmp_path, capsys):
+    np.save(tmp_path / "raw.npy", raw)
+    command = ("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL)
+    assert prepare(*command) == 0
+    before = digest(tmp_path / "rbc")
+    broken = raw.copy()
+    broken[8, 1, 2, 2] = np.nan  # in the last split only, when the others have been written
+    np.save(tmp_path / "raw.npy", broken)
+    assert prepare(*command) == 2
+    assert "frame 8" in capsys.readouterr().err
+    assert digest(tmp_path / "rbc") == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["raw.npy", "rbc"]
+
+
+def test_success_replaces_the_old_data(raw, prepared, tmp_path, capsys):
+    (tmp_path / "rbc").mkdir()
+    (tmp_path / "rbc" / "old.npy").touch()
+    (tmp_path / ".rbc.partial").mkdir()  # of a run that was killed
+    (tmp_path / ".rbc.partial" / "stale.npy").touch()
+    np.save(tmp_path / "raw.npy", raw)
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL) == 0
+    assert "replacing the earlier" in capsys.readouterr().out
+    assert {file.name for file in (tmp_path / "rbc").iterdir()} == {file.name for file in prepared.iterdir()}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["raw.npy", "rbc"]
+
+
+def test_killed_between_the_two_steps_of_a_replacement(tmp_path):
+    (tmp_path / ".rbc.old").mkdir()
+    with pytest.raises(InputError), data_prep.new_folder(tmp_path / "rbc"):
+        raise InputError
+    assert [file.name for file in tmp_path.iterdir()] == ["rbc"]
+
+
+def test_data_folder_may_be_a_link(raw, tmp_path):
+    np.save(tmp_path / "raw.npy", raw)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rbc").symlink_to(tmp_path / "disk" / "rbc")
+    for _ in range(2):
+        assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path / "data", *SMALL) == 0
+    assert (tmp_path / "data" / "rbc").is_symlink()
+    assert (tmp_path / "disk" / "rbc" / "meta.json").exists()
+
+
+def test_interrupt_leaves_nothing(raw, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data_prep, "orientation", interrupt)
+    np.save(tmp_path / "raw.npy", raw)
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path / "data", *SMALL) == 130
+    assert capsys.readouterr().err == "stopped\n"
+    assert not (tmp_path / "data").exists()
+
+
+def run(tmp_path, *argv, **options):
+    """Run the command line as its own process."""
+    command = [sys.executable, ROOT / "data_prep.py", *argv, "--data_dir", tmp_path / "data"]
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=ROOT, **options)
+
+
+def test_full_disk(raw, tmp_path):
+    """A limit on the size of files stands for it; the real one meets the same allocation."""
+    np.save(tmp_path / "raw.npy", raw)
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))}
+    done = run(tmp_path, "rbc", "--raw", tmp_path / "raw.npy", *SMALL, **limit)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: cannot write train.npy")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room")
+def test_full_disk_is_met_before_the_map(raw, tmp_path, monkeypatch, capsys):
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    np.save(tmp_path / "raw.npy", raw)
+    assert "No space left" in refused(capsys, tmp_path, "rbc", "--raw", tmp_path / "raw.npy", *SMALL)
+
+
+# ---------------------------------------------------------------- bad inputs
+
+
+class Malicious:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def write_pickle(path):
+    torch.save({"frames": torch.zeros(3), "code": Malicious(path.with_name("executed"))}, path)
+
+
+def write_objects(path):
+    np.save(path, np.array([Malicious(path.with_name("executed"))], object), allow_pickle=True)
+
+
+def write_plain_pickle(path):
+    path.write_bytes(pickle.dumps(Malicious(path.with_name("executed"))))
+
+
+def write_truncated(path):
+    torch.save(torch.randn(40, 2, 16, 24), path)
+    path.write_bytes(path.read_bytes()[:20000])
+
+
+def write_archive(path):
+    np.savez(path.with_suffix(".npz"), a=np.zeros(3), b=np.zeros(3))
+    path.with_suffix(".npz").rename(path)
+
+
+def write_truncated_array(path):
+    np.save(path, np.zeros((40, 2, 16, 24)))
+    path.write_bytes(path.read_bytes()[:20000])
+
+
+def tensor(*shape, **kind):
+    return lambda path: torch.save(torch.ones(shape, **kind), path)
+
+
+def array(frames):
+    return lambda path: np.save(path, frames)
+
+
+def spoiled(value):
+    frames = np.random.default_rng(0).normal(size=(23, 2, 16, 24))
+    frames[3, 0, 4, 6] = value
+    return array(frames)
+
+
+BAD_FILES = {
+    "zero bytes": ("raw.pt", lambda path: path.touch(), "cannot be loaded"),
+    "text": ("raw.pt", lambda path: path.write_text("u, v\n1, 2\n"), "cannot be loaded"),
+    "truncated": ("raw.pt", write_truncated, "cannot be loaded"),
+    "code in a pickle": ("raw.pt", write_pickle, "cannot be loaded"),
+    "a plain pickle": ("raw.pt", write_plain_pickle, "cannot be loaded"),
+    "a dictionary": ("raw.pt", lambda path: torch.save({"x": torch.zeros(2)}, path), "holds a dict"),
+    "three dimensions": ("raw.pt", tensor(23, 16, 24), r"shape \(23, 16, 24\), wanted \(T, 2, H, W\)"),
+    "three components": ("raw.pt", tensor(23, 3, 16, 24), "wanted \\(T, 2, H, W\\)"),
+    "no frames": ("raw.pt", tensor(0, 2, 16, 24), "shape \\(0, 2, 16, 24\\)"),
+    "whole numbers": ("raw.pt", tensor(23, 2, 16, 24, dtype=torch.int32), "int32"),
+    "bfloat16": ("raw.pt", tensor(23, 2, 16, 24, dtype=torch.bfloat16), "save it as float32"),
+    "sparse": ("raw.pt", lambda path: torch.save(torch.eye(3).to_sparse(), path), "numpy cannot read"),
+    "still": ("raw.pt", tensor(23, 2, 16, 24), "flow is still"),
+    "width": ("raw.pt", tensor(23, 2, 16, 26), "8 x 13 after --stride 2, wanted multiples of --tile 4"),
+    "smaller than a tile": ("raw.pt", tensor(23, 2, 4, 4), "2 x 2 after --stride 2"),
+    "too few frames": ("raw.pt", tensor(6, 2, 16, 24), "found 6 frames.*wanted 7.*--history"),
+    "not an array": ("raw.npy", lambda path: path.write_text("u v"), "no readable .npy"),
+    "a pickle for an array": ("raw.npy", write_plain_pickle, "no readable .npy"),
+    "empty array file": ("raw.npy", lambda path: path.touch(), "no readable .npy"),
+    "truncated array": ("raw.npy", write_truncated_array, "no readable .npy"),
+    "pickled objects": ("raw.npy", write_objects, "no readable .npy"),
+    "several arrays": ("raw.npy", write_archive, "several arrays"),
+    "complex": ("raw.npy", array(np.ones((23, 2, 16, 24), complex)), "complex128"),
+    "NaN": ("raw.npy", spoiled(np.nan), "not finite in frame 3"),
+    "infinity": ("raw.npy", spoiled(-np.inf), "not finite in frame 3"),
+    "beyond float32": ("raw.npy", spoiled(1e300), "not finite in frame 3"),
+    "suffix": ("raw.csv", lambda path: path.write_text("1,2"), "neither .pt nor .npy"),
+    "a folder": ("raw.pt", lambda path: path.mkdir(), "is a folder"),
+    "nothing": ("raw.pt", lambda path: None, "is not there"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_file(case, tmp_path, capsys):
+    name, write, message = BAD_FILES[case]
+    write(tmp_path / name)
+    assert re.search(message, refused(capsys, tmp_path, "rbc", "--raw", tmp_path / name, *SMALL))
+    assert not (tmp_path / "executed").exists()
+
+
+FLAGS = {
+    "no file": ["rbc"],
+    "unknown command": ["sea"],
+    "unknown flag": ["rbc", "--raw", "raw.npy", "--regions", "7"],
+    "negative tile": ["rbc", "--raw", "raw.npy", "--tile", "-4"],
+    "zero stride": ["rbc", "--raw", "raw.npy", "--stride", "0"],
+    "negative gap": ["rbc", "--raw", "raw.npy", "--gap", "-1"],
+    "zero history": ["rbc", "--raw", "raw.npy", "--history", "0"],
+    "half a horizon": ["rbc", "--raw", "raw.npy", "--horizon", "2.5"],
+    "two splits": ["rbc", "--raw", "raw.npy", "--splits", "10", "10"],
+    "an empty split": ["rbc", "--raw", "raw.npy", "--splits", "10", "0", "10"],
+    "too much land": ["ocean", "--train", "a.nc", "--max_land", "1.2"],
+    "negative land": ["ocean", "--train", "a.nc", "--max_land", "-0.1"],
+    "no training files": ["ocean", "--test", "a.nc"],
+    "u alone": ["ocean", "--train", "a.nc", "--u_var", "uo"],
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_wrong_flag(case, tmp_path, capsys):
+    assert ": error: " in refused(capsys, tmp_path, *FLAGS[case], usage=True)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
+def test_no_place_to_write(place, raw, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    np.save(tmp_path / "raw.npy", raw)
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path / place, *SMALL) == 2
+    err = capsys.readouterr().err
+    assert "cannot write into" in err
+    assert err.count("\n") == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "raw.npy"]
+
+
+def test_file_in_the_place_of_the_folder(raw, tmp_path, capsys):
+    np.save(tmp_path / "raw.npy", raw)
+    (tmp_path / "rbc").write_text("mine")
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "rbc").read_text() == "mine"
+
+
+@pytest.mark.parametrize("case", ["code in a pickle", "NaN"])
+def test_bad_file_as_a_process(case, tmp_path):
+    name, write, message = BAD_FILES[case]
+    write(tmp_path / name)
+    done = run(tmp_path, "rbc", "--raw", tmp_path / name, *SMALL)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "executed").exists()
