@@ -56,9 +56,9 @@ def mix(y, ranges, bias, activation):
     inverse = torch.where(varies, 1 / torch.where(varies, r, 1), 0)
     ratio = r * inverse.flip(1)  # r_u / r_v, r_v / r_u
 
-    y = y.unflatten(1, (2, 2, -1))  # (n, read, written, out, H, W)
-    u = torch.addcmul(y[:, 0, 0], y[:, 1, 0], ratio[:, :1])
-    v = torch.addcmul(y[:, 1, 1], y[:, 0, 1], ratio[:, 1:])
+    u_to_u, u_to_v, v_to_u, v_to_v = y.unflatten(1, (4, -1)).unbind(1)  # each (n, out, H, W)
+    u = torch.addcmul(u_to_u, v_to_u, ratio[:, :1])
+    v = torch.addcmul(v_to_v, u_to_v, ratio[:, 1:])
     out = torch.addcmul(torch.stack([u, v], 1), bias.view(-1, 2).t()[:, :, None, None], r.unsqueeze(2))
     if activation:
         out = out.relu_()
