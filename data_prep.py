@@ -1,6 +1,7 @@
 """Prepare raw flows for training: cut them into tiles, split them in time, standardise them, store every frame once.
 
     python data_prep.py rbc --raw rbc_data.pt
+    python data_prep.py rbc --simulate small       convection made here instead of downloaded, in half a minute
     python data_prep.py ocean --train atlantic.nc indian.nc north_pacific.nc --test south_pacific_test.nc
     python data_prep.py ocean --train currents/*.nc --tile 32 --max_land 0.2 --gap 50
     python data_prep.py ocean --print_download     the commands that fetch the ocean files
@@ -20,6 +21,7 @@ tile, and a split owns a range of these numbers.
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -40,6 +42,7 @@ import scipy.io
 import torch
 
 from models import SYMMETRIES
+from simulation.rayleigh_benard import PRESETS, simulate
 from utils import SCHEMA, InputError, exit_code, progress, write_json
 
 BLOCK_BYTES = 2**25  # of frames in memory at a time
@@ -1033,6 +1036,14 @@ def summary(meta):
 # ---------------------------------------------------------------- commands
 
 RBC_FILE = "rbc_data.pt"
+SIMULATION = {  # what may be changed of a preset
+    "ra": (float, "Rayleigh number"),
+    "pr": (float, "Prandtl number"),
+    "nz": (int, "rows of the grid"),
+    "nx": (int, "columns of the grid"),
+    "frames": (int, "frames to store"),
+    "interval": (float, "free-fall times between frames"),
+}
 RBC_ADDRESS = "https://s3-west.nrp-nautilus.io/tfnet/rbc_data.pt"
 OCEAN_TRAIN = {  # file: west, east, south, north in degrees
     "atlantic.nc": (-44, -23, 25, 46),
@@ -1045,10 +1056,32 @@ OCEAN_TEST = {"south_pacific_test.nc": (-180, -159, -59, -40)}
 def prepare_rbc(args):
     """The command ``rbc``."""
     target = Path(args.data_dir, "rbc")
+    raw, notes = simulated(args) if args.simulate else (args.raw, [])
     with new_folder(target) as folder:
-        source = array_source(load_array(args.raw), args.raw, args.stride, args.tile)
+        source = array_source(load_array(raw), raw, args.stride, args.tile)
+        source.notes += notes
+        source.units = "free-fall velocities" if args.simulate else None
         lines = write_dataset(folder, "rbc", source, args, centre=True)
     report(lines, target)
+
+
+def simulated(args):
+    """Simulate convection, or find it already simulated, in the data folder.
+
+    Returns:
+        The file of frames, and lines for the summary.
+    """
+    changes = {name: getattr(args, name) for name in SIMULATION if getattr(args, name) is not None}
+    settings = dataclasses.replace(PRESETS[args.simulate], seed=args.seed, **changes)
+    path = Path(args.data_dir, f"rbc_{args.simulate}.npy")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result = simulate(settings, path, args.device)
+    correlation = ", ".join(f"{lag}: {u:.3f} {w:.3f}" for lag, (u, w) in result["correlation"].items())
+    return path, [
+        f"simulated Ra {settings.ra:g}, Pr {settings.pr:g}, grid {settings.nz} x {settings.nx}: "
+        f"Nusselt number {result['nusselt']:.2f}, rms speed {result['rms_speed']:.3f}",
+        f"correlation of u and w at lags in frames: {correlation}",
+    ]
 
 
 def prepare_ocean(args):
@@ -1082,7 +1115,10 @@ def prepare_found():
         print(f"{name}: found" if name in found else f"{name}: not here; get it from {source}")
     train, test = sorted(found & set(OCEAN_TRAIN)), sorted(found & set(OCEAN_TEST))
     if RBC_FILE not in found and not train:
-        raise InputError(f"found no raw file to train on, wanted {RBC_FILE} or {', '.join(OCEAN_TRAIN)} in this folder")
+        raise InputError(
+            f"found no raw file to train on, wanted {RBC_FILE} or {', '.join(OCEAN_TRAIN)} in this folder; "
+            "or make convection here: python data_prep.py rbc --simulate small"
+        )
     if RBC_FILE in found:
         main(["rbc", "--raw", RBC_FILE])
     if train:
@@ -1126,8 +1162,13 @@ def parse_args(argv):
     commands = parser.add_subparsers(dest="command", title="commands")
 
     rbc = commands.add_parser("rbc", help="Rayleigh-Benard convection")
-    rbc.add_argument("--raw", required=True, metavar="FILE", help=".pt tensor or .npy array (T, 2, H, W)")
-    rbc.add_argument("--stride", type=whole(1), default=4, help="keep every n-th point (default %(default)s)")
+    origin = rbc.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--raw", metavar="FILE", help=".pt tensor or .npy array (T, 2, H, W)")
+    origin.add_argument("--simulate", choices=PRESETS, help="make the flow here")
+    rbc.add_argument("--stride", type=whole(1), help="keep every n-th point (default: 4 of a file, 1 of a simulation)")
+    for name, (kind, text) in SIMULATION.items():
+        rbc.add_argument(f"--{name}", type=kind, help=f"{text} (with --simulate; default: the preset's)")
+    rbc.add_argument("--device", type=torch.device, default="cpu", help="where to simulate (default %(default)s)")
     rbc.set_defaults(prepare=prepare_rbc, splits=[6000, 2000, 2000])
 
     ocean = commands.add_parser("ocean", help="surface currents from NetCDF files")
@@ -1145,7 +1186,9 @@ def parse_args(argv):
         command.add_argument("--history", type=whole(1), default=30, help="frames to read (default %(default)s)")
         command.add_argument("--horizon", type=whole(1), default=20, help="frames to predict (default %(default)s)")
         command.add_argument(
-            "--gap", type=whole(0), default=0, help="window starts left out between splits (default %(default)s)"
+            "--gap",
+            type=whole(0),
+            help="window starts left out between splits (default: 0 as in the release, a window of a simulation)",
         )
         command.add_argument(
             "--splits",
@@ -1154,14 +1197,30 @@ def parse_args(argv):
             metavar=("TRAIN", "VALID", "TEST"),
             help="numbers of windows, or proportions where there are fewer (default: the release's)",
         )
-        command.add_argument("--seed", type=whole(0), default=0, help="of the test transforms (default %(default)s)")
+        command.add_argument(
+            "--seed", type=whole(0), default=0, help="of transforms and simulation (default %(default)s)"
+        )
 
     args = parser.parse_args(argv)
+    if args.command:
+        resolve(args, rbc)
     if args.command == "ocean" and not (args.train or args.print_download):
         ocean.error("--train is needed: the NetCDF files of train, valid and test")
     if args.command == "ocean" and bool(args.u_var) != bool(args.v_var):
         ocean.error("--u_var and --v_var are needed together")
     return args
+
+
+def resolve(args, rbc):
+    """Fill in the defaults that depend on where the data come from."""
+    here = getattr(args, "simulate", None)
+    if args.gap is None:
+        args.gap = args.history + args.horizon if here else 0
+    if args.command == "rbc":
+        given = [name for name in SIMULATION if getattr(args, name) is not None]
+        if given and not here:
+            rbc.error(f"--{given[0]} goes with --simulate")
+        args.stride = args.stride or (1 if here else 4)
 
 
 def main(argv=None):

@@ -7,7 +7,10 @@ ReLU commutes with positive factors, so for the u outputs the range r_u cancels 
     y_u = relu(W_uu * x_u + (r_u / r_v) W_uv * x_v + r_u b_u),     and likewise y_v,
 
 which is one convolution grouped by input component and one map of ratios: no patch is ever formed.
-Exact for the full net, weak flows included: f(lambda x) = lambda f(x). (The release adds 1e-6 to every range.)
+Exact for the full net, weak flows included: f(lambda x) = lambda f(x).
+
+The ratio needs a guard where a component does not vary (land, still water). The release adds 1e-6 to every range,
+which breaks the symmetry for weak flows; :func:`ratios` is homogeneous instead.
 """
 
 import torch
@@ -36,6 +39,21 @@ def extremes(x):
     return torch.cat([high, -low], 1)
 
 
+STILL = 1e-4  # a component whose range is this small a share of both counts as still
+
+
+def ratios(r):
+    """r_u / r_v and r_v / r_u of ranges ``(n, 2, H, W)``, bounded, smooth, and 0 where the divisor is 0.
+
+    With the shares p = r / (r_u + r_v), the ratio is p_u p_v / (p_v^2 + STILL^2): a still component passes nothing on.
+    Shares do not change under x -> lambda x, and no power of r is formed that could overflow in the gradient.
+    """
+    total = r.sum(1, keepdim=True)
+    share = r / torch.where(total > torch.finfo(r.dtype).tiny, total, 1)
+    other = share.flip(1)
+    return share * other / (other.square() + STILL**2)
+
+
 def mix(y, ranges, bias, activation):
     """Join what was read from u and from v into vectors, with ratios of ranges and biases.
 
@@ -50,12 +68,7 @@ def mix(y, ranges, bias, activation):
     """
     high, low = ranges.chunk(2, 1)
     r = high + low  # (n, 2, H, W)
-    # 0/0 is a component that does not vary at all here (land, still water): it passes nothing on. Two wheres, or
-    # the gradient would be NaN.
-    varies = r > 0
-    inverse = torch.where(varies, 1 / torch.where(varies, r, 1), 0)
-    ratio = r * inverse.flip(1)  # r_u / r_v, r_v / r_u
-
+    ratio = ratios(r)
     u_to_u, u_to_v, v_to_u, v_to_v = y.unflatten(1, (4, -1)).unbind(1)  # each (n, out, H, W)
     u = torch.addcmul(u_to_u, v_to_u, ratio[:, :1])
     v = torch.addcmul(v_to_v, u_to_v, ratio[:, 1:])

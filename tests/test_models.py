@@ -90,6 +90,21 @@ def test_land_and_still_water(architecture, symmetry):
         assert error(model, SYMMETRIES[symmetry], g, x.detach()) < 1e-10
 
 
+@pytest.mark.parametrize("strength", [1e-8, 1e-20, 1e-30, 1e-38, 1e-44])
+def test_a_component_that_is_nearly_still(strength):
+    """Its range divides in the magnitude layers: no overflow, in single precision, neither forward nor backward."""
+    torch.manual_seed(0)
+    layer = MagnitudeConv2d(3, 4, 3)
+    x = torch.randn(1, 3, 2, 8, 8)
+    x[:, :, 1] *= strength
+    x.requires_grad_()
+    layer(x).square().sum().backward()
+    assert x.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+    offset = torch.tensor([0.0, 1.0])[:, None, None]  # nor does an offset blow up, however little varies about it
+    assert layer(x + offset).abs().max() < 1e4
+
+
 def test_magnitude_of_a_still_flow_is_still():
     model = make("ResNet", "Mag")
     assert torch.equal(model(torch.zeros(1, 5, 2, 16, 16).double()), torch.zeros(1, 2, 16, 16).double())
