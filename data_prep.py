@@ -43,7 +43,7 @@ import torch
 
 from models import SYMMETRIES
 from simulation.rayleigh_benard import PRESETS, simulate
-from utils import SCHEMA, InputError, exit_code, progress, write_json
+from utils import SCHEMA, InputError, choose_device, exit_code, progress, write_json
 
 BLOCK_BYTES = 2**25  # of frames in memory at a time
 
@@ -1073,9 +1073,10 @@ def simulated(args):
     """
     changes = {name: getattr(args, name) for name in SIMULATION if getattr(args, name) is not None}
     settings = dataclasses.replace(PRESETS[args.simulate], seed=args.seed, **changes)
+    device = choose_device(args.device)
     path = Path(args.data_dir, f"rbc_{args.simulate}.npy")
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = simulate(settings, path, args.device)
+    result = simulate(settings, path, device)
     correlation = ", ".join(f"{lag}: {u:.3f} {w:.3f}" for lag, (u, w) in result["correlation"].items())
     return path, [
         f"simulated Ra {settings.ra:g}, Pr {settings.pr:g}, grid {settings.nz} x {settings.nx}: "
@@ -1168,7 +1169,9 @@ def parse_args(argv):
     rbc.add_argument("--stride", type=whole(1), help="keep every n-th point (default: 4 of a file, 1 of a simulation)")
     for name, (kind, text) in SIMULATION.items():
         rbc.add_argument(f"--{name}", type=kind, help=f"{text} (with --simulate; default: the preset's)")
-    rbc.add_argument("--device", type=torch.device, default="cpu", help="where to simulate (default %(default)s)")
+    rbc.add_argument(
+        "--device", default="", help="where to simulate: cpu, cuda or cuda:N (default: cuda if there is one)"
+    )
     rbc.set_defaults(prepare=prepare_rbc, splits=[6000, 2000, 2000])
 
     ocean = commands.add_parser("ocean", help="surface currents from NetCDF files")

@@ -4,13 +4,13 @@
 # sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
 #                                    any): about 11 minutes on two CPU cores, no download
 #
-# Finished runs are skipped, killed ones go on. DATA_DIR, RESULTS and PYTHON override data, results and python.
+# Finished runs are skipped, killed ones go on. DATA_DIR, RESULTS and PYTHON override data, results and python3.
 # The nets for rotation and scale are not built yet; their lines of the release join with them.
 cd "$(dirname "$0")" || exit 2
 mode=${1:-full}
 data=${DATA_DIR:-data}
 results=${RESULTS:-results}
-python=${PYTHON:-python}
+python=${PYTHON:-python3}
 failed=0
 
 if [ $# -gt 1 ] || { [ "$mode" != full ] && [ "$mode" != quick ]; }; then

@@ -25,6 +25,7 @@ from utils import (
     InputError,
     Training,
     Windows,
+    choose_device,
     exit_code,
     load_checkpoint,
     load_meta,
@@ -90,16 +91,7 @@ def check_args(args):
         raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
     if args.num_workers < 0 or args.seed < 0:
         raise InputError("--num_workers and --seed must not be negative")
-    if not args.device:
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        args.device = torch.device(args.device)
-    except RuntimeError:
-        raise InputError(f"--device must be cpu, cuda or cuda:N, got {args.device}") from None
-    if args.device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device must be cpu, cuda or cuda:N, got {args.device}")
-    if args.device.type == "cuda" and (args.device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {args.device}: this machine has {torch.cuda.device_count()} CUDA devices")
+    args.device = choose_device(args.device)
     return args
 
 

@@ -52,6 +52,24 @@ def exit_code(main):
     return 0
 
 
+def choose_device(name=""):
+    """The torch device that ``name`` means; without a name CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: no such device here.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device must be cpu, cuda or cuda:N, got {name}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
 class progress:  # noqa: N801 - used as a function
     """Iterate over ``items`` under a tqdm bar, or with a plain line now and then where stderr is no terminal.
 

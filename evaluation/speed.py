@@ -24,7 +24,7 @@ from models import ARCHITECTURES, SYMMETRIES, build_model, match
 from models.backbone import repeat_pixels
 from models.magnitude import MagnitudeConv2d, MagnitudeUpsampling
 from models.uniform_motion import UniformMotionConv2d, UniformMotionUpsampling
-from utils import InputError, exit_code, roll_out
+from utils import InputError, choose_device, exit_code, roll_out
 
 SIZE, FRAMES, STEPS = 64, 24, 3  # side of the fields, input frames, roll-out steps of a training step
 
@@ -196,8 +196,9 @@ def main(argv=None):
     parser.add_argument("--batch", type=int, nargs="+", default=[2])
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     args = parser.parse_args(argv)
+    args.device = choose_device(args.device)
     try:
         architectures = [match(name, ARCHITECTURES, "architecture") for name in args.architecture]
         symmetries = [match(name, SYMMETRIES, "symmetry") for name in args.symmetry]

@@ -374,6 +374,45 @@ def test_without_a_command_prepares_what_is_there(tmp_path, monkeypatch, capsys)
 # ---------------------------------------------------------------- what is on the disk
 
 
+def test_simulated_convection(tmp_path, capsys):
+    command = ["rbc", "--simulate", "tiny", "--frames", "40", "--tile", "32", "--history", "3", "--horizon", "4"]
+    assert prepare(*command, "--data_dir", tmp_path) == 0
+    assert "Nusselt number" in capsys.readouterr().out
+    meta = read_meta(tmp_path / "rbc")
+    assert meta["gap"] == 7  # no frame in two splits
+    assert meta["tile"] == [32, 32]
+    raw = np.load(tmp_path / "rbc_tiny.npy")
+    assert raw.shape == (40, 2, 32, 64)
+    train = np.load(tmp_path / "rbc" / "train.npy")
+    ours = (raw[:, :, :, :32].astype(np.float64) - meta["mean"]) / meta["std"]
+    np.testing.assert_allclose(train[0], ours[: train.shape[1]], rtol=1e-4, atol=1e-5)
+
+    simulated = (tmp_path / "rbc_tiny.npy").stat().st_mtime_ns
+    assert prepare(*command, "--gap", "0", "--data_dir", tmp_path) == 0
+    assert (tmp_path / "rbc_tiny.npy").stat().st_mtime_ns == simulated  # not simulated again
+    capsys.readouterr()
+    assert prepare(*command, "--ra", "5e5", "--data_dir", tmp_path) == 2
+    assert "is not the simulation with ra 500000.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--simulate tiny --ra -1", "ra is -1.0; it must be a positive number"),
+        ("--simulate tiny --ra 1e9", "need 204 rows: raise nz"),
+        ("--simulate huge", "invalid choice: 'huge'"),
+        ("--simulate tiny --raw x.npy", "not allowed with argument"),
+        ("--raw x.npy --ra 1e6", "--ra goes with --simulate"),
+        ("--simulate tiny --device mars", "--device must be cpu, cuda or cuda:N, got mars"),
+        ("", "one of the arguments --raw --simulate is required"),
+    ],
+)
+def test_simulations_that_cannot_be(tmp_path, capsys, flags, message):
+    assert prepare("rbc", *flags.split(), "--data_dir", tmp_path / "data") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
 def test_failure_leaves_the_old_data(raw, tmp_path, capsys):
     np.save(tmp_path / "raw.npy", raw)
     command = ("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL)

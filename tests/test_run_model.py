@@ -1,6 +1,7 @@
 """The command line of one run, as a user meets it."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -161,6 +162,29 @@ def test_command_lines_of_the_release(line):
         4,
     )
     assert (defaults.input_length, defaults.batch_size, defaults.num_epoch, defaults.decay_rate) == (24, 16, 100, 0.95)
+
+
+def test_command_lines_of_run_sh():
+    lines = [line.strip() for line in (ROOT / "run.sh").read_text().splitlines() if line.strip().startswith("run --")]
+    assert len(lines) == 14
+    for line in lines:
+        flags = [word for word in line.split()[1:] if "$" not in word]
+        run_model.parse_args(flags)  # would exit on a flag that does not exist
+
+
+def run_sh(*arguments, **environment):
+    command = ["sh", ROOT / "run.sh", *map(str, arguments)]
+    environment = {**os.environ, "PYTHON": sys.executable} | {name: str(value) for name, value in environment.items()}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_run_sh_says_what_is_missing(tmp_path):
+    done = run_sh(DATA_DIR=tmp_path / "data", RESULTS=tmp_path / "results")
+    assert done.returncode == 2
+    assert "data_prep.py rbc" in done.stdout
+    assert "data_prep.py ocean" in done.stdout
+    assert not list(tmp_path.iterdir())
+    assert run_sh("quickly").returncode == 2
 
 
 @pytest.mark.parametrize(
