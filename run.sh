@@ -2,7 +2,7 @@
 # sh run.sh                          the release's sweep at full width, on what data_prep.py prepared in data/
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
 # sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
-#                                    any): about 11 minutes on two CPU cores, no download
+#                                    any): about 13 minutes on two CPU cores, no download
 #
 # Finished runs are skipped, killed ones go on. DATA_DIR, RESULTS and PYTHON override data, results and python3.
 # The nets for rotation and scale are not built yet; their lines of the release join with them.
@@ -37,14 +37,14 @@ if [ "$mode" = quick ]; then
         "$python" data_prep.py rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105 --data_dir "$data" || exit
     fi
     for dataset in RBC Ocean; do
-        epochs=6
+        unet_epochs=6 resnet_epochs=7
         if [ "$dataset" = Ocean ]; then
-            data=$ocean epochs=12
+            data=$ocean unet_epochs=12 resnet_epochs=12
             [ -f "$data/ocean/meta.json" ] || continue
         fi
         for symmetry in None UM Mag; do
-            run --dataset=$dataset --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch=$epochs "$@"
-            run --dataset=$dataset --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch=$epochs "$@"
+            run --dataset=$dataset --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch=$unet_epochs "$@"
+            run --dataset=$dataset --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch=$resnet_epochs "$@"
         done
     done
 else

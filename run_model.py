@@ -8,6 +8,7 @@ run again, one that was killed goes on; --no_resume starts over.
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import shutil
@@ -135,49 +136,46 @@ IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length"
 IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "augment", "amp", "data")
 
 
-def open_run(args, meta):
-    """Make the run's folder and write config.json, or check that the folder belongs to this very run.
+def find_run(args, meta):
+    """Where this run goes, what it is, and what it has left there already. Writes nothing.
 
     Returns:
-        ``(folder, metrics)``: ``metrics`` of a run that is already finished, else None.
+        ``(folder, config, metrics)``: ``metrics`` of a run that is already finished, else None.
+
+    Raises:
+        InputError: the folder holds another run.
     """
     folder = args.results / run_name(args)
-    if args.no_resume and folder.exists():
-        shutil.rmtree(folder)
     config = {name: value for name, value in vars(args).items() if name not in ("no_resume", "results", "data_dir")}
     config |= {
         "device": str(args.device),
         "data": {name: split["sha256"] for name, split in meta["splits"].items()},
         "git": git_revision(),
         "torch": torch.__version__,
-        "machine": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.processor(),
+        "machine": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
     }
-    metrics = None
-    if (folder / "config.json").exists():
-        old, metrics = read_json(folder / "config.json"), None
-        for name in IDENTITY:
-            if old.get(name) != config[name]:
-                what = "other data" if name == "data" else f"{name} {old.get(name)}"
-                raise InputError(
-                    f"{folder} holds a run with {what}; use another --results, or --no_resume to replace it"
-                )
-        if (folder / "metrics.json").exists():
-            metrics = read_json(folder / "metrics.json")
-            if metrics["epochs"] < args.num_epoch and not metrics["stopped_early"]:
-                metrics = None  # more epochs are wanted: go on from last.pt
-    folder.mkdir(parents=True, exist_ok=True)
-    if metrics is None:
-        write_json(folder / "config.json", config)
-    return folder, metrics
+    if args.no_resume or not (folder / "config.json").exists():
+        return folder, config, None
+    old = read_json(folder / "config.json")
+    for name in IDENTITY:
+        if old.get(name) != config[name]:
+            what = "other data" if name == "data" else f"{name} {old.get(name)}"
+            raise InputError(f"{folder} holds a run with {what}; use another --results, or --no_resume to replace it")
+    if not (folder / "metrics.json").exists():
+        return folder, config, None
+    metrics = read_json(folder / "metrics.json")
+    wants_more = metrics["epochs"] < args.num_epoch and not metrics["stopped_early"]
+    return folder, config, None if wants_more else metrics
 
 
 def read_json(path):
-    """Read a JSON object; InputError if the file is broken."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError):
-        raise InputError(f"{path} is broken; use --no_resume to start over") from None
+    """Read config.json or metrics.json; InputError if the file is broken."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        value = json.loads(path.read_text())
+        if value["architecture"]:  # both have it
+            return value
+    raise InputError(f"{path} is broken; use --no_resume to start over")
 
 
 def git_revision():
@@ -189,21 +187,28 @@ def git_revision():
         return None
 
 
-def test(model, args, meta):
-    """Score the model on the test split, the other domain and every transformed test set, beside persistence.
+def test_sets(args, meta, windows):
+    """The test split, the other domain if there is one, and the transformed test sets.
+
+    Returns:
+        ``{name: (windows, symmetry, elements)}``; no symmetry and no elements where nothing is transformed.
+    """
+    tests = {name: (windows[name], None, None) for name in ("test", "domain") if name in windows}
+    for name, file in meta["tables"]["test"].items():
+        if name in SYMMETRIES:
+            elements = read_table(args.data_dir / args.dataset.lower() / file, len(windows["test"]))
+            tests[name] = (windows["test"], SYMMETRIES[name], elements)
+    return tests
+
+
+def test(model, args, tests):
+    """Score the model on every one of ``test_sets``, beside persistence.
 
     Returns:
         dict: ``scores`` and ``persistence`` per test set, and ``equivariance_error`` per symmetry.
     """
     model.eval()
     forecast = partial(roll_out, model)
-    folder = args.data_dir / args.dataset.lower()
-    splits = {name: Windows(folder, meta, name, args.device) for name in ("test", "domain") if name in meta["splits"]}
-    tests = {name: (windows, None, None) for name, windows in splits.items()}
-    for name, file in meta["tables"].get("test", {}).items():
-        if name in SYMMETRIES:
-            tests[name] = (splits["test"], SYMMETRIES[name], read_table(folder / file, len(splits["test"])))
-
     results = {"scores": {}, "persistence": {}, "equivariance_error": {}}
     for name, (windows, symmetry, elements) in tests.items():
         print(f"testing on {name} ({len(windows)} windows)", flush=True)
@@ -265,10 +270,13 @@ def main(argv=None):
     data = args.data_dir / args.dataset.lower()
     meta = load_meta(data)
     check_data(args, meta)
-    folder, metrics = open_run(args, meta)
+    folder, config, metrics = find_run(args, meta)
     if metrics is not None:
         print(f"{folder} is finished; --no_resume runs it again")
         return report(metrics)
+
+    windows = {name: Windows(data, meta, name, args.device) for name in meta["splits"]}
+    tests = test_sets(args, meta, windows)
 
     # Equal seeds give equal numbers, and full float32 unless bfloat16 is asked for: equivariance is exact or it is not.
     torch.backends.cudnn.deterministic = True
@@ -282,7 +290,6 @@ def main(argv=None):
     elif args.compile:
         print("--compile is left aside: on a CPU it gains nothing")
 
-    windows = {name: Windows(data, meta, name, args.device) for name in ("train", "valid")}
     settings = Training(
         **{name: getattr(args, name) for name in Training.__dataclass_fields__ if name != "augment"},
         augment=tuple(SYMMETRIES[name] for name in args.augment),
@@ -291,6 +298,10 @@ def main(argv=None):
     print(
         f"{folder.name}: {parameters:,} parameters, {len(windows['train'])} training windows, {args.device}", flush=True
     )
+    if args.no_resume and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
     history = train(model, windows["train"], windows["valid"], settings, folder)
 
     best = load_checkpoint(folder / "best.pt", args.device)
@@ -304,7 +315,7 @@ def main(argv=None):
         "stopped_early": len(history) < args.num_epoch,
         "best_epoch": best["epoch"],
         "valid_rmse": history[best["epoch"] - 1]["valid_rmse"],
-        **test(model, args, meta),
+        **test(model, args, tests),
     }
     write_json(folder / "metrics.json", metrics)
     return report(metrics)

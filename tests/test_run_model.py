@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,26 @@ def test_other_data_are_refused(data_dir, tmp_path, capsys):
     assert run(data_dir, tmp_path) == 2
     assert "holds a run with other data" in capsys.readouterr().err
     assert (folder / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"epochs": 1'])
+def test_broken_results(data_dir, tmp_path, capsys, name, content):
+    assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
+    (folder,) = tmp_path.iterdir()
+    (folder / name).write_text(content)
+    capsys.readouterr()
+    assert run(data_dir, tmp_path, "--num_epoch", "1") == 2
+    assert f"{name} is broken; use --no_resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train.npy", "test.npy", "test_um.npz"])
+def test_broken_data_are_met_before_training(data_dir, tmp_path, capsys, name):
+    shutil.copytree(data_dir / "rbc", tmp_path / "data" / "rbc")
+    (tmp_path / "data" / "rbc" / name).write_bytes(b"broken")
+    assert run(tmp_path / "data", tmp_path / "results") == 2
+    assert f"{name} is missing or broken; run data_prep.py again" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
 
 
 def test_report(data_dir, tmp_path, capsys):
