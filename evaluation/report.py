@@ -12,34 +12,39 @@ from utils import InputError, exit_code
 
 
 def load_runs(results):
-    """Read ``metrics.json`` of every finished run below ``results``, with the run's folder name as ``run``.
+    """Read ``config.json`` and ``metrics.json`` of every finished run below ``results`` into one dict each.
+
+    Runs get a ``label``: data, net, symmetry, width and seed, or the folder's name where these are not enough.
 
     Raises:
-        InputError: a metrics file is broken.
+        InputError: a file is broken.
     """
     runs = []
     for path in sorted(Path(results).glob("*/metrics.json")):
         try:
-            runs.append({"run": path.parent.name, **json.loads(path.read_text())})
-        except (ValueError, TypeError):
-            raise InputError(f"{path} is broken; run it again with --no_resume") from None
-    return runs
+            config, metrics = (json.loads(file.read_text()) for file in (path.with_name("config.json"), path))
+            run = {"folder": path.parent.name, **config, **metrics}
+            run["label"] = "{dataset:6}{architecture:7}{symmetry:6}x {width:<7g}seed {seed}".format(**run)
+        except (OSError, ValueError, TypeError, KeyError):
+            raise InputError(f"{path.parent} is broken; run it again with --no_resume") from None
+        runs.append(run)
+    if len({run["label"] for run in runs}) < len(runs):
+        runs = [{**run, "label": run["folder"]} for run in runs]
+    return sorted(runs, key=lambda run: (run["dataset"], run["architecture"]))
 
 
 def table(runs):
-    """Lines of a table: per run the RMSE on every test set, the ESE on the future, and persistence per data set."""
+    """Lines of a table: per run the RMSE on every test set and the ESE on the future; persistence per data set."""
     tests = list(dict.fromkeys(name for run in runs for name in run["scores"]))
-    name_width = max(len(run["run"]) for run in runs)
-    lines = [f"{'RMSE':{name_width}} " + "".join(f"{name:>9}" for name in tests) + f"{'ESE':>9}{'epochs':>8}"]
+    width = max(len(run["label"]) for run in runs)
+    lines = [f"{'RMSE on':{width}} " + "".join(f"{name:>9}" for name in tests) + f"{'ESE':>9}{'epochs':>8}"]
     for dataset in sorted({run["dataset"] for run in runs}):
         group = [run for run in runs if run["dataset"] == dataset]
         for run in group:
             cells = [rmse(run["scores"], name) for name in tests]
-            lines.append(
-                f"{run['run']:{name_width}} {''.join(cells)}{run['scores']['test']['ese']:9.3f}{run['epochs']:8}"
-            )
+            lines.append(f"{run['label']:{width}} {''.join(cells)}{run['scores']['test']['ese']:9.3f}{run['epochs']:8}")
         still = {tuple(rmse(run["persistence"], name) for name in tests) for run in group}
-        lines += [f"{dataset + ' persistence':{name_width}} {''.join(cells)}" for cells in sorted(still)]
+        lines += [f"{dataset + ' persistence':{width}} {''.join(cells)}" for cells in sorted(still)]
     return lines
 
 
