@@ -36,7 +36,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import netCDF4
 import numpy as np
 import scipy.io
 import torch
@@ -44,6 +43,9 @@ import torch
 from models import SYMMETRIES
 from simulation.rayleigh_benard import PRESETS, simulate
 from utils import SCHEMA, InputError, choose_device, exit_code, progress, write_json
+
+with contextlib.suppress(ImportError):  # only the ocean needs it
+    import netCDF4
 
 BLOCK_BYTES = 2**25  # of frames in memory at a time
 
@@ -1089,6 +1091,8 @@ def prepare_ocean(args):
     """The command ``ocean``."""
     if args.print_download:
         return print_download()
+    if "netCDF4" not in globals():
+        raise InputError("NetCDF files need the package netCDF4; pip install netCDF4")
     target = Path(args.data_dir, "ocean")
     names = args.u_var and (args.u_var, args.v_var)
     with new_folder(target) as folder:
