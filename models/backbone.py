@@ -181,12 +181,13 @@ class RepeatedPixelKernel(nn.Module):
         super().__init__()
         even = [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
         odd = [[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]
-        self.register_buffer("taps", torch.tensor([even, odd]).float(), persistent=False)  # (phase, pixel, tap)
+        axis = torch.tensor([even, odd]).float()  # (phase, pixel, tap)
+        plane = torch.einsum("apt,bqs->tsabpq", axis, axis).reshape(16, 4 * 9)  # one small matrix: fast on every device
+        self.register_buffer("plane", plane, persistent=False)
 
     def forward(self, weight):
-        taps = self.taps.to(weight.dtype)
-        phases = torch.einsum("apt,bqs,oits->oabipq", taps, taps, weight)  # (out, 2, 2, in, 3, 3)
-        return phases.flatten(0, 2)
+        phases = weight.flatten(2) @ self.plane.to(weight.dtype)  # (out, in, 4 * 9)
+        return phases.unflatten(2, (4, 3, 3)).transpose(1, 2).flatten(0, 1)
 
 
 def repeat_pixels(maps):
