@@ -399,7 +399,7 @@ def test_simulated_convection(tmp_path, capsys):
     ("flags", "message"),
     [
         ("--simulate tiny --ra -1", "ra is -1.0; it must be a positive number"),
-        ("--simulate tiny --ra 1e9", "need 204 rows: raise nz"),
+        ("--simulate tiny --ra 1e9", "need 203 rows: raise nz"),
         ("--simulate huge", "invalid choice: 'huge'"),
         ("--simulate tiny --raw x.npy", "not allowed with argument"),
         ("--raw x.npy --ra 1e6", "--ra goes with --simulate"),
