@@ -50,6 +50,13 @@ def test_nets_are_equivariant(architecture, symmetry, seed, size, input_length, 
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("symmetry", "g"), [("Mag", [1e-3, 1e3]), ("UM", [[100.0, -100.0], [1e-3, 0.0]])])
+def test_far_from_the_original(architecture, symmetry, g):
+    x = torch.randn(2, 5, 2, 32, 32, dtype=torch.float64)
+    assert error(make(architecture, symmetry), SYMMETRIES[symmetry], torch.tensor(g).double(), x) < 1e-10
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("symmetry", EXACT)
 def test_plain_nets_are_not(architecture, symmetry):
     x = torch.randn(2, 5, 2, 32, 32, dtype=torch.float64)
