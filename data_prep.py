@@ -44,8 +44,10 @@ from models import SYMMETRIES
 from simulation.rayleigh_benard import PRESETS, simulate
 from utils import SCHEMA, InputError, choose_device, exit_code, progress, write_json
 
-with contextlib.suppress(ImportError):  # only the ocean needs it
+try:
     import netCDF4
+except ImportError:
+    netCDF4 = None  # only the ocean needs it
 
 BLOCK_BYTES = 2**25  # of frames in memory at a time
 
@@ -1091,7 +1093,7 @@ def prepare_ocean(args):
     """The command ``ocean``."""
     if args.print_download:
         return print_download()
-    if "netCDF4" not in globals():
+    if netCDF4 is None:
         raise InputError("NetCDF files need the package netCDF4; pip install netCDF4")
     target = Path(args.data_dir, "ocean")
     names = args.u_var and (args.u_var, args.v_var)

@@ -374,6 +374,11 @@ def test_without_a_command_prepares_what_is_there(tmp_path, monkeypatch, capsys)
 # ---------------------------------------------------------------- what is on the disk
 
 
+def test_without_netcdf4(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data_prep, "netCDF4", None)
+    assert "need the package netCDF4; pip install" in refused(capsys, tmp_path, "ocean", "--train", "a.nc")
+
+
 def test_simulated_convection(tmp_path, capsys):
     command = ["rbc", "--simulate", "tiny", "--frames", "40", "--tile", "32", "--history", "3", "--horizon", "4"]
     assert prepare(*command, "--data_dir", tmp_path) == 0
