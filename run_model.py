@@ -105,6 +105,9 @@ def run_name(args):
     )
     if args.width != 1:
         name += f"_width{args.width:g}"
+    for option, default in SYMMETRIES[args.symmetry].options.items():
+        if getattr(args, option) != default:
+            name += f"_{option}{getattr(args, option)}"
     if args.augment:
         name += "_augment" + "+".join(args.augment)
     return name + ("_amp" if args.amp else "")
@@ -158,7 +161,7 @@ def find_run(args, meta):
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None
     old = read_json(folder / "config.json")
-    for name in IDENTITY:
+    for name in (*IDENTITY, *SYMMETRIES[args.symmetry].options):
         if old.get(name) != config[name]:
             what = "other data" if name == "data" else f"{name} {old.get(name)}"
             raise InputError(f"{folder} holds a run with {what}; use another --results, or --no_resume to replace it")
@@ -282,7 +285,8 @@ def main(argv=None):
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.amp
     torch.manual_seed(args.seed)
-    model = build_model(args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width)
+    options = {name: getattr(args, name) for name in SYMMETRIES[args.symmetry].options}
+    model = build_model(args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width, **options)
     model = model.to(args.device)
     if args.compile and args.device.type == "cuda":
         torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is

@@ -19,7 +19,7 @@ SYMMETRIES = {symmetry.name: symmetry for symmetry in (Translation(), UniformMot
 ARCHITECTURES = {"ResNet": ResNet, "Unet": UNet}
 
 
-def build_model(architecture="ResNet", symmetry="None", input_length=24, kernel_size=3, width=1.0):
+def build_model(architecture="ResNet", symmetry="None", input_length=24, kernel_size=3, width=1.0, **options):
     """Build a forecaster.
 
     Args:
@@ -28,19 +28,24 @@ def build_model(architecture="ResNet", symmetry="None", input_length=24, kernel_
         input_length: number of past frames it reads.
         kernel_size: odd side of the square kernels.
         width: factor on every hidden width; 1 is the paper's.
+        options: of the symmetry's group and layers; their names are its ``options``.
 
     Returns:
         An ``nn.Module`` that maps ``(n, input_length, 2, H, W)`` to ``(n, 2, H, W)``.
 
     Raises:
-        ValueError: an unknown name, an even kernel, or a length or width that is not positive.
+        ValueError: an unknown name or option, an even kernel, or a length or width that is not positive.
     """
     if input_length < 1:
         raise ValueError(f"input_length must be at least 1, got {input_length}")
     if not width > 0:
         raise ValueError(f"width must be positive, got {width}")
     net = ARCHITECTURES[match(architecture, ARCHITECTURES, "architecture")]
-    return net(SYMMETRIES[match(symmetry, SYMMETRIES, "symmetry")], input_length, kernel_size, width)
+    group = SYMMETRIES[match(symmetry, SYMMETRIES, "symmetry")]
+    unknown = options.keys() - group.options.keys()
+    if unknown:
+        raise ValueError(f"symmetry {group.name} has no option {', '.join(sorted(unknown))}")
+    return net(type(group)(**options), input_length, kernel_size, width)
 
 
 def match(name, names, what):

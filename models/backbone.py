@@ -21,6 +21,7 @@ class Symmetry(ABC):
     unet_widths: tuple[int, ...]
     unet_up_widths: tuple[int, ...]
     unet_depths = (1, 2, 2, 2)  # convolutions per stage of the U-Net; the first of each halves the grid
+    options = {}  # keyword arguments of the constructor that shape the net, with their defaults
 
     # --- the group
 

@@ -251,6 +251,7 @@ def test_kernels_are_derived_once_per_roll_out(symmetry):
         ({"kernel_size": 4}, "kernel_size must be odd and positive, got 4"),
         ({"input_length": 0}, "input_length must be at least 1, got 0"),
         ({"width": 0}, "width must be positive, got 0"),
+        ({"symmetry": "UM", "order": 8}, "symmetry UM has no option order"),
     ],
 )
 def test_build_model_refuses(arguments, message):
