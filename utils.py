@@ -275,8 +275,7 @@ def persistence(frames, steps, mask=None):
 
 def transform(symmetry, g, frames, mask=None):
     """Apply group elements ``g``, one per sample, to frames ``(n, T, 2, H, W)`` and to their map of water."""
-    g = g.to(frames.device)
-    return symmetry.act(g, frames), None if mask is None else symmetry.act_on_mask(g, mask)
+    return symmetry.act(g, frames), symmetry.act_on_mask(g, mask, frames)
 
 
 class MeanSquare:

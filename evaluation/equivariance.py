@@ -12,7 +12,7 @@ def equivariance_error(forecast, symmetry, g, frames, mask=None):
 
     Args:
         forecast: f, maps frames ``(n, T, 2, H, W)`` and their mask to forecasts ``(n, steps, 2, H, W)``.
-        symmetry: has ``act(g, frames)`` and ``act_on_mask(g, mask)``, as the members of ``models.SYMMETRIES``.
+        symmetry: has ``act(g, frames)`` and ``act_on_mask(g, mask, frames)``, as the members of ``models.SYMMETRIES``.
         g: the group elements, one per sample.
         frames: x, ``(n, T, 2, H, W)``.
         mask: ``(n, 1, H, W)``, True on water; None where all is water.
@@ -21,7 +21,7 @@ def equivariance_error(forecast, symmetry, g, frames, mask=None):
         ``(absolute, relative)``, scalar float64 tensors: the error in the units of the flow, and divided by the root
         mean square of T f(x).
     """
-    moved_mask = None if mask is None else symmetry.act_on_mask(g, mask)
+    moved_mask = symmetry.act_on_mask(g, mask, frames)
     transformed = symmetry.act(g, forecast(frames, mask))
     error = rmse(forecast(symmetry.act(g, frames), moved_mask), transformed, moved_mask)
     return error, error / rmse(transformed, torch.zeros_like(transformed), moved_mask)

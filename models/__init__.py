@@ -12,10 +12,11 @@ Conventions, kept everywhere:
 
 from models.backbone import ResNet, UNet
 from models.magnitude import Magnitude
+from models.rotation import Rotation
 from models.translation import Translation
 from models.uniform_motion import UniformMotion
 
-SYMMETRIES = {symmetry.name: symmetry for symmetry in (Translation(), UniformMotion(), Magnitude())}
+SYMMETRIES = {symmetry.name: symmetry for symmetry in (Translation(), UniformMotion(), Magnitude(), Rotation())}
 ARCHITECTURES = {"ResNet": ResNet, "Unet": UNet}
 
 

@@ -17,6 +17,7 @@ class Symmetry(ABC):
     """
 
     name: str
+    resnet_stem: int | None = None  # width of a convolution before the blocks, None for none
     resnet_widths: tuple[int, ...]
     unet_widths: tuple[int, ...]
     unet_up_widths: tuple[int, ...]
@@ -33,8 +34,11 @@ class Symmetry(ABC):
     def act(self, g, frames):
         """Apply the group elements ``g`` (first axis n) to ``frames`` ``(n, time, 2, H, W)``. Pure; any device."""
 
-    def act_on_mask(self, g, mask):
-        """Move the map of valid points ``(n, 1, H, W)`` as ``act`` moves the flow. By default points stay put."""
+    def act_on_mask(self, g, mask, frames):
+        """Move the map of valid points ``(n, 1, H, W)`` as ``act`` moves the flow. By default points stay put.
+
+        ``mask`` is None where all points of ``frames`` are valid; so is the result where they all stay so.
+        """
         return mask
 
     # --- the layers
@@ -66,6 +70,21 @@ class Symmetry(ABC):
     @abstractmethod
     def output(self, in_channels, kernel_size):
         """The last, linear convolution: features to a frame ``(n, 2, H, W)``."""
+
+    # Where the features of ``lift`` are of another kind than those of the hidden layers, the three layers that read or
+    # write them differ. The U-Net writes them last, beside those it has read first.
+
+    def first_convolution(self, in_channels, out_channels, kernel_size, stride=1):
+        """``convolution`` from the features of ``lift``."""
+        return self.convolution(in_channels, out_channels, kernel_size, stride)
+
+    def last_upsampling(self, in_channels, out_channels):
+        """``upsampling`` to features like those of ``lift``."""
+        return self.upsampling(in_channels, out_channels)
+
+    def frame_output(self, in_channels, kernel_size):
+        """``output`` from features like those of ``lift``."""
+        return self.output(in_channels, kernel_size)
 
 
 class Forecaster(nn.Module):
@@ -111,11 +130,14 @@ class Forecaster(nn.Module):
 
 
 class ResNet(Forecaster):
-    """Eight residual blocks at full resolution, then one convolution to the frame."""
+    """Eight residual blocks at full resolution, after a stem if the symmetry wants one, then one convolution."""
 
     def __init__(self, symmetry, input_length, kernel_size=3, width=1.0):
         super().__init__(symmetry, input_length, kernel_size, width)
         blocks, channels = [], self.in_channels
+        if symmetry.resnet_stem is not None:
+            blocks.append(symmetry.first_convolution(channels, self.scaled(symmetry.resnet_stem), kernel_size))
+            channels = self.scaled(symmetry.resnet_stem)
         for out_channels in map(self.scaled, symmetry.resnet_widths):
             blocks.append(symmetry.residual_block(channels, out_channels, kernel_size))
             channels = out_channels
@@ -136,7 +158,8 @@ class UNet(Forecaster):
         skips = [self.in_channels]
         self.down = nn.ModuleList()
         for out_channels, depth in zip(map(self.scaled, symmetry.unet_widths), symmetry.unet_depths, strict=True):
-            stage = [symmetry.convolution(skips[-1], out_channels, kernel_size, stride=2)]
+            convolution = symmetry.convolution if self.down else symmetry.first_convolution
+            stage = [convolution(skips[-1], out_channels, kernel_size, stride=2)]
             stage += [symmetry.convolution(out_channels, out_channels, kernel_size) for _ in range(depth - 1)]
             self.down.append(nn.Sequential(*stage))
             skips.append(out_channels)
@@ -144,9 +167,10 @@ class UNet(Forecaster):
         channels = skips.pop()
         self.up = nn.ModuleList()
         for out_channels in map(self.scaled, symmetry.unet_up_widths):
-            self.up.append(symmetry.upsampling(channels, out_channels))
+            upsampling = symmetry.upsampling if len(skips) > 1 else symmetry.last_upsampling
+            self.up.append(upsampling(channels, out_channels))
             channels = skips.pop() + out_channels
-        self.output = symmetry.output(channels, kernel_size)
+        self.output = symmetry.frame_output(channels, kernel_size)
 
     def trunk(self, x):
         skips = [x]

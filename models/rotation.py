@@ -1,0 +1,314 @@
+"""Rotation: w(x, t) -> R w(R^-1 x, t): the flow turns, and so do its vectors.
+
+Steerable convolutions (the paper's section on rotation; Cohen and Welling, 2017; Weiler and Cesa, 2019) for the cyclic
+group C_N, or the dihedral group D_N with reflections. Velocities are vector fields, rho(g) = A_g; hidden fields are
+*regular*: one channel per group element, (rho(g) f)[h] = f[g^-1 h], so that ReLU and batch norm over the whole field
+commute with the group. A convolution is equivariant if and only if its kernel satisfies
+
+    K(A_g x) = rho_out(g) K(x) rho_in(g)^-1 for every g,
+
+which is linear: :func:`kernel_basis` solves it once per group and kernel size, and a layer learns coefficients.
+
+What is exact: rotations by multiples of 90 degrees (and reflections about the grid's axes, if the group has them) are
+permutations of the grid, and the full nets commute with them, border included, on every size that the net accepts. For
+this the U-Net halves the grid by a convolution and a 2 x 2 mean and doubles it by repeating pixels: a convolution of
+stride 2 on an even grid is not symmetric. What is approximate: the other angles of the group, because the grid does not
+turn with them; :func:`harmonics` makes that error small for smooth flows. Angles that are not in the group are merely
+interpolated by it.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import scipy
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, conv_transpose2d
+from torch.nn.utils import parametrize
+
+from models.backbone import ResidualBlock, Symmetry, odd_kernel
+
+CORRELATION_LENGTH = 1.0  # of the flow for which the basis is steered best, in cells
+
+
+def harmonics(kernel_size):
+    """The circular harmonics that a grid of ``kernel_size`` x ``kernel_size`` points can carry.
+
+    A kernel of order m should turn by a phase, K(R_a^-1 x) = exp(-i m a) K(x), which no grid can keep for all flows.
+    Take a random flow with the covariance B(x, y) = exp(-|x - y|^2 / 2 L^2). By the Jacobi-Anger expansion B is the sum
+    over m of A_m(x, y) = exp(i m (a_x - a_y)) exp(-(r_x^2 + r_y^2) / 2 L^2) I_m(r_x r_y / L^2), with a the angle and r
+    the radius of a point and I_m a modified Bessel function. The response of a kernel K to the flow has the power
+    K* B K, and K* A_m K of it turns as it should: the best kernels are the first generalised eigenvectors of
+    A_m K = lambda B K.
+
+    Orders and numbers of kernels per order are those of escnn's ``R2Conv`` (Weiler and Cesa, 2019), so that both span
+    spaces of equal dimension: rings of radius 0, 1, ... with order 0 in the centre, at most 2 on the outermost ring,
+    and at most 2 r, or 2 r - 1 for even r, on those between.
+
+    Returns:
+        ``(orders, kernels)``: ``(n,)`` integers and ``(n, k, k)`` complex arrays of unit norm, K(x, -y) = conj K(x, y);
+        the rows of a kernel are y.
+    """
+    radius = kernel_size // 2
+    y, x = (axis.ravel() for axis in np.mgrid[-radius : radius + 1, -radius : radius + 1])
+    position = x + 1j * y
+    covariance = np.exp(-(np.abs(position[:, None] - position) ** 2) / 2 / CORRELATION_LENGTH**2)
+    product = np.outer(np.abs(position), np.abs(position)) / CORRELATION_LENGTH**2
+    envelope = np.exp(-np.add.outer(np.abs(position) ** 2, np.abs(position) ** 2) / 2 / CORRELATION_LENGTH**2)
+
+    largest = [0, *(2 * r - (r + 1) % 2 for r in range(1, radius)), min(2, 2 * radius)][: radius + 1]
+    orders, kernels = [], []
+    for order in range(max(largest) + 1):
+        phase = np.exp(1j * order * np.angle(position))
+        steered = np.outer(phase, phase.conj()) * envelope * scipy.special.iv(order, product)
+        _, vectors = scipy.linalg.eigh(steered, covariance)
+        best = vectors[:, ::-1][:, : sum(order <= m for m in largest)]
+        for kernel in np.linalg.qr(best)[0].T:
+            axis = kernel[(y == 0) & (x >= 0)]  # real for a kernel that a reflection conjugates
+            strongest = axis[np.abs(axis).argmax()]
+            orders.append(order)
+            kernels.append((kernel * strongest.conj() / np.abs(strongest)).reshape(kernel_size, kernel_size))
+    return np.array(orders), np.array(kernels)
+
+
+class Group:
+    """C_N, or D_N with reflections; element N s + h turns by 2 pi h / N after s reflections of the y axis.
+
+    Attributes:
+        angle, reflected: ``(G,)``.
+        vector, regular: the representations ``(G, 2, 2)`` and ``(G, G, G)``, orthogonal matrices.
+    """
+
+    def __init__(self, rotation_order, reflections):
+        h, s = np.meshgrid(np.arange(rotation_order), np.arange(2 if reflections else 1))
+        h, s = h.ravel(), s.ravel()
+        self.angle, self.reflected = 2 * np.pi * h / rotation_order, s
+        cos, sin, sign = np.cos(self.angle), np.sin(self.angle), 1 - 2 * s
+        self.vector = np.stack([np.stack([cos, -sign * sin], -1), np.stack([sin, sign * cos], -1)], -2)
+        product = (h[:, None] + sign[:, None] * h) % rotation_order + rotation_order * ((s[:, None] + s) % 2)
+        self.regular = np.zeros((len(h),) * 3)
+        g, element = np.indices(product.shape)
+        self.regular[g, product, element] = 1
+
+    def functions(self, kernel_size):
+        """The real parts and the imaginary parts of :func:`harmonics`, moved by every element: phi(A_g^-1 x).
+
+        Returns:
+            ``(G, functions, k, k)``.
+        """
+        orders, kernels = harmonics(kernel_size)
+        moved = np.exp(-1j * np.outer(self.angle, orders))[:, :, None, None] * kernels
+        moved = np.where(self.reflected[:, None, None, None] == 1, moved.conj(), moved)
+        return np.concatenate([moved.real, moved.imag[:, orders > 0]], 1)
+
+
+@lru_cache
+def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resampling=None):
+    """All equivariant kernels on a grid: a basis of the solutions of K(A_g x) = rho_out(g) K(x) rho_in(g)^-1.
+
+    The mean over the group of rho_out(g) E phi(A_g^-1 x) rho_in(g)^-1 is a solution for every matrix E and function phi,
+    and these span the space. Where a representation is regular, the matrices that touch its first element suffice and
+    give every solution once.
+
+    Args:
+        rotation_order, reflections: the group.
+        kernel_size: odd side of the kernel.
+        reads, writes: "vector" or "regular".
+        resampling: "down" follows the kernel by a 2 x 2 mean of stride 2, "up" lets it read pixels repeated twice;
+            both in one kernel, of side k + 1.
+
+    Returns:
+        float32 tensor ``(basis, writes, reads, side, side)``, scaled so that random coefficients of variance 1 give
+        kernels of variance 1: learning rates and initial weights of ordinary convolutions carry over.
+    """
+    group = Group(rotation_order, reflections)
+    rho_in, rho_out = getattr(group, reads), getattr(group, writes)
+    a, b = slice(None), slice(None)  # the rows and columns that E may touch
+    if reads == "regular":
+        b = slice(1)
+    elif writes == "regular":
+        a = slice(1)
+    functions = group.functions(kernel_size)
+    basis = np.einsum("gpa,gqb,gfyx->abfpqyx", rho_out[:, :, a], rho_in[:, :, b], functions, optimize=True)
+    basis = basis.reshape(-1, *basis.shape[3:])
+    if reads == writes == "vector":  # these are not independent
+        _, size, vectors = np.linalg.svd(basis.reshape(len(basis), -1), full_matrices=False)
+        basis = vectors[size > 1e-6 * size[0]].reshape(-1, *basis.shape[1:])
+    power = (basis**2).sum((1, 2, 3, 4), keepdims=True)
+    basis = basis * np.sqrt(basis[0].size / len(basis) / power)
+    if resampling is not None:
+        # The mean of what a kernel reads from two neighbours: the mean of the kernel and itself, moved by one pixel.
+        # Of repeated pixels it reads each twice: the sum. A transposed convolution turns the kernel around.
+        padded, side = np.pad(basis, [(0, 0)] * 3 + [(1, 1)] * 2), kernel_size + 1
+        basis = sum(padded[..., i : i + side, j : j + side] for i in (0, 1) for j in (0, 1))
+        basis = basis / 4 if resampling == "down" else basis[..., ::-1, ::-1].copy()
+    return torch.from_numpy(basis).float()
+
+
+class Expansion(nn.Module):
+    """Parametrisation: coefficients ``(out, in, basis)`` to a kernel ``(out * writes, in * reads, side, side)``.
+
+    The kernel of a transposed convolution has its first two axes exchanged.
+    """
+
+    def __init__(self, basis, transposed):
+        super().__init__()
+        self.register_buffer("basis", basis, persistent=False)
+        self.axes = (1, 3, 0, 2, 4, 5) if transposed else (0, 2, 1, 3, 4, 5)
+
+    def forward(self, weight):
+        kernel = (weight @ self.basis.flatten(1)).unflatten(2, self.basis.shape[1:])  # (out, in, writes, reads, k, k)
+        return kernel.permute(self.axes).flatten(2, 3).flatten(0, 1)
+
+
+class SteerableConv2d(nn.Module):
+    """A linear convolution from fields ``(n, in_channels, reads, H, W)`` to ``(n, out_channels, writes, H', W')``.
+
+    Args:
+        rotation: the :class:`Rotation`.
+        in_channels, out_channels: numbers of fields.
+        kernel_size: odd side of the kernel; zeros beyond the border.
+        reads, writes: "vector" or "regular".
+        resampling: "down" halves the grid, "up" doubles it, see :func:`kernel_basis`.
+        bias: one number per regular field (a vector field can have none).
+    """
+
+    def __init__(
+        self,
+        rotation,
+        in_channels,
+        out_channels,
+        kernel_size,
+        reads="regular",
+        writes="regular",
+        resampling=None,
+        bias=False,
+    ):
+        super().__init__()
+        self.padding, self.resampling = odd_kernel(kernel_size), resampling
+        basis = kernel_basis(rotation.rotation_order, rotation.reflections, kernel_size, reads, writes, resampling)
+        self.size = basis.shape[1]
+        bound = 1 / math.sqrt(in_channels * basis.shape[2] * kernel_size**2)  # as nn.Conv2d
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, len(basis)).uniform_(-bound, bound))
+        parametrize.register_parametrization(self, "weight", Expansion(basis, resampling == "up"), unsafe=True)
+        self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, x):
+        bias = None if self.bias is None else self.bias.repeat_interleave(self.size)
+        if self.resampling == "up":
+            y = conv_transpose2d(x.flatten(1, 2), self.weight, bias, stride=2, padding=self.padding)
+        else:
+            stride = 2 if self.resampling == "down" else 1
+            y = conv2d(x.flatten(1, 2), self.weight, bias, stride, self.padding)
+        return y.unflatten(1, (-1, self.size))
+
+
+class Rotation(Symmetry):
+    """Turn the flow and its vectors anticlockwise. Hidden features are regular fields ``(n, channels, G, H, W)``.
+
+    Args:
+        rotation_order: N of the group C_N, a multiple of 4.
+        reflections: extend the group to D_N. The flow may then be mirrored as well (:meth:`act` only turns it).
+        angle_step: :meth:`sample` draws multiples of this angle, in degrees.
+
+    Raises:
+        ValueError: a ``rotation_order`` that does not contain the quarter turns.
+    """
+
+    name = "Rot"
+    options = {"rotation_order": 8, "reflections": False}
+    resnet_stem = 16
+    resnet_widths = (32, 32, 64, 64, 128, 128, 192, 192)
+    unet_widths = (32, 64, 128, 256)
+    unet_up_widths = (64, 32, 16, 16)
+
+    def __init__(self, rotation_order=8, reflections=False, angle_step=90):
+        if rotation_order < 4 or rotation_order % 4:
+            raise ValueError(f"rotation_order must be a positive multiple of 4, got {rotation_order}")
+        self.rotation_order, self.reflections, self.angle_step = rotation_order, reflections, angle_step
+
+    def sample(self, n, generator=None):
+        """Angles in degrees ``(n,)``, multiples of ``angle_step`` in (0, 360]."""
+        return self.angle_step * torch.randint(1, 360 // self.angle_step + 1, (n,), generator=generator).float()
+
+    def act(self, g, frames):
+        """R w(R^-1 x, t). Multiples of 90 degrees permute the grid, other angles interpolate (bilinear, zeros outside).
+
+        Raises:
+            ValueError: a batch of grids that are not square holds quarter and half turns.
+        """
+        check_shapes(g, frames)
+        cos, sin = (torch.tensor([round(f(math.radians(a)), 15) for a in g.tolist()]) for f in (math.cos, math.sin))
+        cos, sin = (c.to(frames)[:, None, None, None] for c in (cos, sin))
+        u, v = torch.stack([turn(w, angle) for w, angle in zip(frames, g.tolist(), strict=True)]).unbind(2)
+        return torch.stack([cos * u - sin * v, sin * u + cos * v], 2)
+
+    def act_on_mask(self, g, mask, frames):
+        """Turn the map of valid points. Of a flow that had to be interpolated, those points stay valid that lie in the
+        disc, which every rotation maps to itself, and whose sources are all valid."""
+        exact = [angle % 90 == 0 for angle in g.tolist()]
+        if mask is None and all(exact):
+            return None
+        height, width = frames.shape[-2:]
+        if mask is None:
+            mask = torch.ones(len(g), 1, height, width, dtype=torch.bool, device=frames.device)
+        y = torch.arange(height, device=frames.device) - (height - 1) / 2
+        x = torch.arange(width, device=frames.device) - (width - 1) / 2
+        disc = y.square()[:, None] + x.square() <= ((min(height, width) - 1) / 2) ** 2
+        turned = zip((turn(m, angle) for m, angle in zip(mask.float(), g.tolist(), strict=True)), exact, strict=True)
+        return torch.stack([m > 0.999 if e else (m > 0.999) & disc for m, e in turned])
+
+    def lift(self, input_length):
+        return nn.Identity(), input_length
+
+    def convolution(self, in_channels, out_channels, kernel_size, stride=1, reads="regular"):
+        resampling = "down" if stride == 2 else None
+        conv = SteerableConv2d(self, in_channels, out_channels, kernel_size, reads, resampling=resampling)
+        return nn.Sequential(conv, nn.BatchNorm3d(out_channels), nn.ReLU(inplace=True))
+
+    def first_convolution(self, in_channels, out_channels, kernel_size, stride=1):
+        return self.convolution(in_channels, out_channels, kernel_size, stride, reads="vector")
+
+    def residual_block(self, in_channels, out_channels, kernel_size):
+        def convolution(channels):
+            conv = SteerableConv2d(self, channels, out_channels, kernel_size)
+            return nn.Sequential(conv, nn.BatchNorm3d(out_channels), nn.LeakyReLU(inplace=True))
+
+        skip = nn.Identity()
+        if in_channels != out_channels:
+            conv = SteerableConv2d(self, in_channels, out_channels, kernel_size, bias=True)
+            skip = nn.Sequential(conv, nn.LeakyReLU(inplace=True))
+        return ResidualBlock(convolution(in_channels), convolution(out_channels), skip)
+
+    def upsampling(self, in_channels, out_channels):
+        conv = SteerableConv2d(self, in_channels, out_channels, 3, resampling="up")
+        return nn.Sequential(conv, nn.BatchNorm3d(out_channels), nn.ReLU(inplace=True))
+
+    def last_upsampling(self, in_channels, out_channels):
+        return SteerableConv2d(self, in_channels, out_channels, 3, writes="vector", resampling="up")
+
+    def output(self, in_channels, kernel_size, reads="regular"):
+        conv = SteerableConv2d(self, in_channels, 1, kernel_size, reads, "vector")
+        return nn.Sequential(conv, nn.Flatten(1, 2))
+
+    def frame_output(self, in_channels, kernel_size):
+        return self.output(in_channels, kernel_size, reads="vector")
+
+
+def turn(maps, angle):
+    """Turn maps ``(..., H, W)``, row 0 in the south, anticlockwise by ``angle`` degrees about the centre."""
+    if angle % 90 == 0:
+        return torch.rot90(maps, round(angle / 90), (-1, -2))
+    from kornia.geometry.transform import rotate  # takes seconds to import, and is needed here only
+
+    planes = maps.flatten(0, -3)[None]
+    clockwise_in_images = torch.tensor([-angle], dtype=maps.dtype, device=maps.device)  # whose row 0 is on top
+    return rotate(planes, clockwise_in_images)[0].reshape(maps.shape)
+
+
+def check_shapes(g, frames):
+    """ValueError if the samples of a batch would get different shapes."""
+    height, width = frames.shape[-2:]
+    if height != width and len({angle % 180 == 90 for angle in g.tolist()}) > 1:
+        raise ValueError(f"frames of {height} x {width} points: quarter and half turns do not fit into one batch")
