@@ -298,7 +298,7 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_epoch(data_dir, meta, tmp
 
 
 def test_a_broken_checkpoint(data_dir, meta, tmp_path):
-    for content in (b"", b"not a checkpoint", b"PK\x03\x04 cut"):
+    for content in (b"", b"not a checkpoint", b"broken", b"PK\x03\x04 cut"):
         (tmp_path / "last.pt").write_bytes(content)
         with pytest.raises(InputError, match="is no checkpoint of this program"):
             fit(data_dir, meta, tmp_path)
