@@ -16,7 +16,6 @@ import torch
 
 import data_prep
 import run_model
-from evaluation import report
 from evaluation.speed import high_water
 from models import SYMMETRIES
 from utils import Windows, exit_code, peak_memory
@@ -280,37 +279,6 @@ def test_broken_data_are_met_before_training(data_dir, tmp_path, capsys, name):
     assert run(tmp_path / "data", tmp_path / "results") == 2
     assert f"{name} is missing or broken; run data_prep.py again" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
-
-
-def test_report(data_dir, tmp_path, capsys):
-    assert run(data_dir, tmp_path) == 0
-    capsys.readouterr()
-    assert exit_code(lambda: report.main([str(tmp_path)])) == 0
-    title, line, still = capsys.readouterr().out.splitlines()
-    metrics = read(tmp_path)[1]
-    assert title.split() == ["RMSE", "on", "test", "UM", "Mag", "ESE", "epochs"]
-    scores = [f"{metrics['scores'][name]['rmse']:.3f}" for name in ("test", "UM", "Mag")]
-    ese = f"{metrics['scores']['test']['ese']:.3f}"
-    assert line.split() == ["RBC", "Unet", "UM", "x", "0.125", "seed", "0", *scores, ese, "2"]
-    assert still.split()[2:] == [f"{metrics['persistence'][name]['rmse']:.3f}" for name in ("test", "UM", "Mag")]
-
-
-def test_report_of_runs_that_look_alike(data_dir, tmp_path, capsys):
-    for rate in ("0.001", "0.002"):
-        assert run(data_dir, tmp_path, "--num_epoch", "1", "--learning_rate", rate) == 0
-    capsys.readouterr()
-    assert exit_code(lambda: report.main([str(tmp_path)])) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:3]] == sorted(folder.name for folder in tmp_path.iterdir())
-
-
-def test_report_of_nothing_and_of_broken_runs(tmp_path, capsys):
-    assert exit_code(lambda: report.main([str(tmp_path)])) == 2
-    assert "no finished run" in capsys.readouterr().err
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.json").write_text("{}")
-    assert exit_code(lambda: report.main([str(tmp_path)])) == 2
-    assert "is broken; run it again" in capsys.readouterr().err
 
 
 # The sweep of the release, line for line.
