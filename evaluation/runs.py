@@ -142,7 +142,7 @@ def group_runs(runs):
         group.label = net(group)
         for name in (*SETTINGS, *group.options):
             differs = any(other[name] != group[name] for other in alike)
-            if differs or (name == "width" and group["width"] != 1):
+            if differs or (name in ("width", "train_fraction") and group[name] != 1):
                 group.label += f" {name} {group[name]}" if name != "amp" else " amp" * group["amp"]
 
     def order(group):
