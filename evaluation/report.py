@@ -44,9 +44,11 @@ PAPER_RBC = {("ResNet", "Rot"): {"test": ((0.65, None), None), "Rot": ((0.76, No
 PUBLISHED = {"Ocean": AUTHORS_OCEAN, "RBC": PAPER_RBC}
 CAVEAT = {
     "Ocean": "theirs: the authors' README, other years and boxes; what it calls RMSE may be an MSE",
-    "RBC": "theirs: the paper, as far as known; users of the mended release found .15 where it says .65",
+    "RBC": "theirs: the paper on rbc_data.pt, as far as known; a user who mended the release found .15 where it says .65",
 }
 MEASURES = ("rmse", "ese")
+MISSING = """missing beside the others of the same sweep (a net that was never run takes the settings of another of its
+architecture; run.sh may have better ones):"""
 
 
 # ---------------------------------------------------------------- numbers
@@ -124,9 +126,9 @@ def score_table(groups, measure):
     )
     for architecture in {group["architecture"] for group in groups}:
         rows = [
-            row[1:] for group, (_, row) in zip(groups, table.rows, strict=True) if group["architecture"] == architecture
+            cells for group, (_, cells) in zip(groups, table.rows, strict=True) if group["architecture"] == architecture
         ]
-        for column in zip(*rows, strict=True):
+        for column in list(zip(*rows, strict=True))[1:]:
             present = [cell for cell in column if cell is not None]
             if len(present) > 1:
                 min(present, key=lambda cell: cell.mean).best = True
@@ -139,9 +141,9 @@ def score_table(groups, measure):
 
 
 def authors_table(groups):
-    """Ours beside what is published, for nets of the paper's width; None where there is no such net."""
+    """Ours beside what is published, for nets of the paper's width on all data; None where there is no such net."""
     published = PUBLISHED[groups[0]["dataset"]]
-    groups = [group for group in groups if group["width"] == 1 and not group["augment"]]
+    groups = [group for group in groups if group["width"] == group["train_fraction"] == 1 and not group["augment"]]
     if not groups:
         return None
     names = list(dict.fromkeys(name for row in published.values() for name in row))
@@ -201,16 +203,25 @@ def machine(run):
 # ---------------------------------------------------------------- formats
 
 
+def cell_text(cell, of, plus_minus, best):
+    """A cell in words, ``best.format(words)`` if it is the best of its column; ``of`` as in :meth:`Number.text`."""
+    if not isinstance(cell, Number):
+        return "-" if cell is None else cell
+    words = cell.text(plus_minus, of)
+    return best.format(words) if cell.best else words
+
+
+def cell_rows(table, plus_minus, best):
+    """Every row of a table as a list of texts, the label first."""
+    return [
+        [label, *(cell_text(cell, int(cells[0] or 1), plus_minus, best) for cell in cells)]
+        for label, cells in table.rows
+    ]
+
+
 def as_text(table):
     """Lines for a terminal; the best of a column carries a star."""
-    rows = [["", *table.columns]]
-    for label, cells in table.rows:
-        of = int(cells[0] or 1)
-        row = [
-            c.text("+-", of) + "*" * c.best if isinstance(c, Number) else c or "" if c is not None else "-"
-            for c in cells
-        ]
-        rows.append([label, *row])
+    rows = [["", *table.columns], *cell_rows(table, "+-", "{}*")]
     starred = {i for i in range(len(rows[0])) if any(row[i].endswith("*") for row in rows)}
     rows = [[cell + " " * (i in starred and not cell.endswith("*")) for i, cell in enumerate(row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -225,17 +236,9 @@ def as_text(table):
 
 def as_markdown(table):
     """A Markdown table under a bold title; the best of a column is bold."""
-
-    def text(cell, of):
-        if isinstance(cell, Number):
-            words = cell.text(" ± ", of)
-            return f"**{words}**" if cell.best else words
-        return "-" if cell is None else cell
-
     lines = [f"**{table.title}**" + (f" ({table.note})" if table.note else ""), ""]
     lines += ["| | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
-    for label, cells in table.rows:
-        lines.append(f"| {label} | " + " | ".join(text(cell, int(cells[0] or 1)) for cell in cells) + " |")
+    lines += [f"| {' | '.join(row)} |" for row in cell_rows(table, " ± ", "**{}**")]
     return "\n".join(lines)
 
 
@@ -295,13 +298,10 @@ def report(folders, form="text", claims=False):
         experiments.setdefault(group.title, []).append(group)
     parts = [render(table) for members in experiments.values() for table in tables_of(members)]
     if form == "text":
-        marks = "+-: standard deviation over n seeds; *: best of its column among the nets of one architecture"
-        parts.append(marks)
+        parts.append("+-: standard deviation over n seeds; *: best of its column among the nets of one architecture")
         commands = missing_runs(groups)
         if commands:
-            parts.append(
-                "\n".join(["missing beside the others of the same sweep:", *(f"  {line}" for line in commands)])
-            )
+            parts.append("\n".join([MISSING, *(f"  {command}" for command in commands)]))
     return "\n\n".join(parts)
 
 
@@ -318,9 +318,8 @@ def with_reports(text, root):
         if "<!-- report:" in old:
             raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
         args = parser_of_results().parse_args(shlex.split(arguments))
-        return (
-            f"{opening}\n{report([root / folder for folder in args.results], 'markdown', args.verdicts)}\n\n{closing}"
-        )
+        body = report([root / folder for folder in args.results], "markdown", args.verdicts)
+        return f"{opening}\n{body}\n\n{closing}"
 
     result, count = MARKED.subn(again, text)
     if count != text.count("<!-- report:"):
