@@ -44,7 +44,7 @@ PAPER_RBC = {("ResNet", "Rot"): {"test": ((0.65, None), None), "Rot": ((0.76, No
 PUBLISHED = {"Ocean": AUTHORS_OCEAN, "RBC": PAPER_RBC}
 CAVEAT = {
     "Ocean": "theirs: the authors' README, other years and boxes; what it calls RMSE may be an MSE",
-    "RBC": "theirs: the paper on rbc_data.pt, as far as known; a user who mended the release found .15 where it says .65",
+    "RBC": "theirs: the paper on rbc_data.pt, as far as known; the release, mended, gave .15 where it says .65",
 }
 MEASURES = ("rmse", "ese")
 MISSING = """missing beside the others of the same sweep (a net that was never run takes the settings of another of its

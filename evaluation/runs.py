@@ -138,7 +138,8 @@ def group_runs(runs):
     for group in groups:
         names = {other.data for other in groups if other["dataset"] == group["dataset"]}
         group.title = group["dataset"] + (f" (data {group.data})" if len(names) > 1 else "")
-        alike = [other for other in groups if (other.data, net(other)) == (group.data, net(group))]
+        key = (group["dataset"], group.data, net(group))
+        alike = [other for other in groups if (other["dataset"], other.data, net(other)) == key]
         group.label = net(group)
         for name in (*SETTINGS, *group.options):
             differs = any(other[name] != group[name] for other in alike)

@@ -153,6 +153,7 @@ def test_beside_the_published_numbers(tmp_path, capsys):
     write_run(tmp_path, same(0.4), symmetry="UM")
     write_run(tmp_path, same(0.4), symmetry="None", architecture="Unet", width=0.5)
     text = run_report(capsys, tmp_path)
+    assert list(table(text, "RBC: ESE of 10 forecast frames")[1]) == ["ResNet UM", "Unet width 0.5"]
     assert "what it calls RMSE may be an MSE" in text
     ours, ese = "0.600+-0.141", "1.200+-0.283"
     line = next(line for line in text.split("Ocean: beside the published numbers")[1].splitlines() if "Unet UM" in line)
