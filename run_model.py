@@ -65,8 +65,6 @@ def parse_args(argv=None):
 
     add("--data_dir", type=Path, default=Path("data"), help="where data_prep.py wrote (default data)")
     add("--results", type=Path, default=Path("results"), help="where the run's folder goes (default results)")
-    add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
-    add("--augment", default="", help="train on random transforms: UM, Mag, several as UM,Mag, or all (default none)")
     add(
         "--train_fraction",
         type=float,
@@ -74,6 +72,8 @@ def parse_args(argv=None):
         help="train on the last part of the training windows in time, as if the record had begun later; validation and "
         "test stay as near as they were, whatever the seed and the model (default 1, all)",
     )
+    add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
+    add("--augment", default="", help="train on random transforms: UM, Mag, several as UM,Mag, or all (default none)")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--compile", action="store_true", help="torch.compile the model (CUDA only)")

@@ -141,9 +141,10 @@ def group_runs(runs):
         key = (group["dataset"], group.data, net(group))
         alike = [other for other in groups if (other["dataset"], other.data, net(other)) == key]
         group.label = net(group)
+        usual = {"width": 1, "train_fraction": 1, **SYMMETRIES[group["symmetry"]].options}  # said where it is not so
         for name in (*SETTINGS, *group.options):
             differs = any(other[name] != group[name] for other in alike)
-            if differs or (name in ("width", "train_fraction") and group[name] != 1):
+            if differs or group[name] != usual.get(name, group[name]):
                 group.label += f" {name} {group[name]}" if name != "amp" else " amp" * group["amp"]
 
     def order(group):

@@ -127,6 +127,19 @@ def test_other_settings_are_another_row(tmp_path, capsys, setting):
     }
 
 
+def test_options_of_a_symmetry(tmp_path, monkeypatch):
+    """They tell groups apart, and one that is not the default is said even where it is the only one."""
+    runs = [write_run(tmp_path, same(0.3 + seed), symmetry="Mag", seed=seed) for seed in range(3)]
+    monkeypatch.setattr(type(SYMMETRIES["Mag"]), "options", {"order": 8})
+    change(runs[1] / "config.json", order=8)  # the first does not say: it is of the default
+    change(runs[2] / "config.json", order=4)
+    labels = [group.label for group in group_runs(load_runs(tmp_path))]
+    assert labels == ["ResNet Mag order 4", "ResNet Mag order 8"]
+    shutil.rmtree(runs[0])
+    shutil.rmtree(runs[1])
+    assert [group.label for group in group_runs(load_runs(tmp_path))] == ["ResNet Mag order 4"]
+
+
 def test_other_data_are_another_table(tmp_path, capsys):
     write_run(tmp_path / "a", same(0.3), data="a")
     write_run(tmp_path / "b", same(0.9), data="b")
