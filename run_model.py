@@ -2,6 +2,7 @@
 
     python run_model.py --dataset=Ocean --architecture=Unet --symmetry=UM    # data/ocean -> results/Ocean_Unet_UM_...
     python run_model.py --architecture=ResNet --symmetry=Mag --width=0.25    # data/rbc, a quarter of the channels
+    python run_model.py --evaluate=results/RUN --data_dir=other              # score its best weights on other data
 
 A run writes config.json, log.csv, best.pt, last.pt and metrics.json into its own folder. A run that finished is not
 run again, one that was killed goes on; --no_resume starts over.
@@ -30,6 +31,7 @@ from utils import (
     exit_code,
     load_checkpoint,
     load_meta,
+    peak_memory,
     persistence,
     precision,
     roll_out,
@@ -63,6 +65,13 @@ def parse_args(argv=None):
 
     add("--data_dir", type=Path, default=Path("data"), help="where data_prep.py wrote (default data)")
     add("--results", type=Path, default=Path("results"), help="where the run's folder goes (default results)")
+    add(
+        "--train_fraction",
+        type=float,
+        default=1.0,
+        help="train on the last part of the training windows in time, as if the record had begun later; validation and "
+        "test stay as near as they were, whatever the seed and the model (default 1, all)",
+    )
     add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
     add("--augment", default="", help="train on random transforms: UM, Mag, several as UM,Mag, or all (default none)")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
@@ -70,7 +79,35 @@ def parse_args(argv=None):
     add("--compile", action="store_true", help="torch.compile the model (CUDA only)")
     add("--num_workers", type=int, default=1, help="threads that read batches ahead (default 1)")
     add("--no_resume", action="store_true", help="remove what this run left behind and start over")
-    return check_args(parser.parse_args(argv))
+    add("--evaluate", type=Path, metavar="RUN", help="train nothing: score best.pt of this folder, whose net it builds")
+    add("--output", type=Path, metavar="FILE", help="also write the scores of --evaluate to a JSON file")
+    args = parser.parse_args(argv)
+    if args.evaluate is None:
+        if args.output is not None:
+            raise InputError("--output goes with --evaluate; a run writes its own metrics.json")
+        return check_args(args)
+    return take_net_from_run(parser, argv, args.evaluate)
+
+
+def take_net_from_run(parser, argv, folder):
+    """Parse again, the defaults being those of the run in ``folder``; refuse flags that ask for another net."""
+    for name in ("config.json", "best.pt"):
+        if not (folder / name).is_file():
+            raise InputError(f"no run to evaluate in {folder}: it has no {name}")
+    config = read_json(folder / "config.json")
+    try:
+        symmetry = SYMMETRIES[match(config["symmetry"], SYMMETRIES, "symmetry")]
+        net = {name: config[name] for name in (*NET, *symmetry.options)}
+        parser.set_defaults(**net, **{name: config[name] for name in ("dataset", "batch_size", "amp")})
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'} does not describe a net: {error}") from None
+    args = check_args(parser.parse_args(argv))
+    for name, value in net.items():
+        if getattr(args, name) != value:
+            raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
+    if args.output is not None and (args.output.exists() or not args.output.parent.is_dir()):
+        raise InputError(f"--output {args.output} must be a new file in a folder that exists")
+    return args
 
 
 def check_args(args):
@@ -90,6 +127,8 @@ def check_args(args):
             raise InputError(f"--{name} must be positive, got {value}")
     if args.kernel_size < 1 or args.kernel_size % 2 == 0:
         raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
+    if not 0 < args.train_fraction <= 1:
+        raise InputError(f"--train_fraction must be above 0 and at most 1, got {args.train_fraction}")
     if args.num_workers < 0 or args.seed < 0:
         raise InputError("--num_workers and --seed must not be negative")
     args.device = choose_device(args.device)
@@ -110,6 +149,8 @@ def run_name(args):
             name += f"_{option}{getattr(args, option)}"
     if args.augment:
         name += "_augment" + "+".join(args.augment)
+    if args.train_fraction != 1:
+        name += f"_train{args.train_fraction:g}"
     return name + ("_amp" if args.amp else "")
 
 
@@ -134,9 +175,11 @@ def check_data(args, meta):
         )
 
 
+# What makes the net, beside the options of its symmetry.
+NET = ("architecture", "symmetry", "kernel_size", "input_length", "width")
 # What two runs must share to be the same run; the rest of config.json only describes.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
-IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "augment", "amp", "data")
+IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "augment", "train_fraction", "amp", "data")
 
 
 def find_run(args, meta):
@@ -149,8 +192,10 @@ def find_run(args, meta):
         InputError: the folder holds another run.
     """
     folder = args.results / run_name(args)
-    config = {name: value for name, value in vars(args).items() if name not in ("no_resume", "results", "data_dir")}
+    about_this_call = ("no_resume", "results", "evaluate", "output")
+    config = {name: value for name, value in vars(args).items() if name not in about_this_call}
     config |= {
+        "data_dir": str(args.data_dir),
         "device": str(args.device),
         "data": {name: split["sha256"] for name, split in meta["splits"].items()},
         "git": git_revision(),
@@ -160,7 +205,7 @@ def find_run(args, meta):
     }
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None
-    old = read_json(folder / "config.json")
+    old = {"train_fraction": 1.0} | read_json(folder / "config.json")  # the first runs had no such flag
     for name in (*IDENTITY, *SYMMETRIES[args.symmetry].options):
         if old.get(name) != config[name]:
             what = "other data" if name == "data" else f"{name} {old.get(name)}"
@@ -268,8 +313,43 @@ def report(metrics):
     print(" | ".join(cells))
 
 
+def make_model(args):
+    """The net of ``args`` on its device, its weights drawn from the seed."""
+    # Equal seeds give equal numbers, and full float32 unless bfloat16 is asked for: equivariance is exact or it is not.
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.amp
+    torch.manual_seed(args.seed)
+    options = {name: getattr(args, name) for name in SYMMETRIES[args.symmetry].options}
+    model = build_model(args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width, **options)
+    return model.to(args.device)
+
+
+def evaluate(args):
+    """Score the best weights of the run ``args.evaluate`` on prepared data, and leave the run as it is."""
+    data = args.data_dir / args.dataset.lower()
+    meta = load_meta(data)
+    check_data(args, meta)
+    windows = {name: Windows(data, meta, name, args.device) for name in ("test", "domain") if name in meta["splits"]}
+    tests = test_sets(args, meta, windows)
+    model = make_model(args)
+    model.load_state_dict(load_checkpoint(args.evaluate / "best.pt", args.device)["model"])
+    metrics = {
+        "run": args.evaluate.resolve().name,
+        "dataset": args.dataset,
+        "architecture": args.architecture,
+        "symmetry": args.symmetry,
+        "data": {name: split["sha256"] for name, split in meta["splits"].items()},
+        **test(model, args, tests),
+    }
+    if args.output is not None:
+        write_json(args.output, metrics)
+    return report(metrics)
+
+
 def main(argv=None):
     args = parse_args(argv)
+    if args.evaluate is not None:
+        return evaluate(args)
     data = args.data_dir / args.dataset.lower()
     meta = load_meta(data)
     check_data(args, meta)
@@ -279,15 +359,9 @@ def main(argv=None):
         return report(metrics)
 
     windows = {name: Windows(data, meta, name, args.device) for name in meta["splits"]}
+    windows["train"].keep_last(args.train_fraction)
     tests = test_sets(args, meta, windows)
-
-    # Equal seeds give equal numbers, and full float32 unless bfloat16 is asked for: equivariance is exact or it is not.
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.amp
-    torch.manual_seed(args.seed)
-    options = {name: getattr(args, name) for name in SYMMETRIES[args.symmetry].options}
-    model = build_model(args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width, **options)
-    model = model.to(args.device)
+    model = make_model(args)
     if args.compile and args.device.type == "cuda":
         torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
         model.compile()
@@ -315,6 +389,8 @@ def main(argv=None):
         "architecture": args.architecture,
         "symmetry": args.symmetry,
         "parameters": parameters,
+        "train_windows": len(windows["train"]),
+        "peak_memory_mib": peak_memory(args.device),
         "epochs": len(history),
         "stopped_early": len(history) < args.num_epoch,
         "best_epoch": best["epoch"],

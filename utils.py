@@ -70,6 +70,22 @@ def choose_device(name=""):
     return device
 
 
+def peak_memory(device):
+    """Most memory held so far, in MiB: by tensors on a CUDA device, else by the whole process.
+
+    It counts from the start of the process, so a run that was resumed gives the number of its last part.
+    None where the system does not count.
+    """
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(getrusage(RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
 class progress:  # noqa: N801 - used as a function
     """Iterate over ``items`` under a tqdm bar, or with a plain line now and then where stderr is no terminal.
 
@@ -194,6 +210,11 @@ class Windows:
 
     def __len__(self):
         return len(self.start)
+
+    def keep_last(self, fraction):
+        """Drop all but the last ``fraction`` of the windows in time; at least one stays."""
+        count = max(1, round(fraction * len(self)))
+        self.tile, self.start = self.tile[-count:], self.start[-count:]
 
     def read(self, index, past, future):
         """Read windows ``index`` (n,): the ``past`` frames before the forecast and the ``future`` frames from it on.
@@ -477,7 +498,7 @@ def load_checkpoint(path, device):
     """Load what :func:`save_checkpoint` saved; InputError if the file is not that."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, UnpicklingError):
+    except (RuntimeError, EOFError, LookupError, ValueError, UnpicklingError):
         raise InputError(f"{path} is no checkpoint of this program; remove it or use --no_resume") from None
 
 

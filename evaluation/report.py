@@ -1,65 +1,366 @@
-"""The table of all finished runs.
+"""The paper's tables, and the verdict on each of its claims, from finished runs.
 
-python -m evaluation.report results/
+    python -m evaluation.report results/                 # tables for a terminal; several folders may be given
+    python -m evaluation.report results/ --markdown      # or --csv, one line per number
+    python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
+    python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
+    python -m evaluation.report --readme README.md       # write the tables between the README's markers again
+
+Runs that differ in the seed only are one row, mean +- sample standard deviation over n seeds. A marker in the README,
+<!-- report: FOLDER [--verdicts] --> ... <!-- end -->, holds the command's own arguments.
 """
 
 import argparse
-import json
+import csv
+import io
+import re
+import shlex
+import statistics
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils import InputError, exit_code
+from evaluation.claims import verdicts
+from evaluation.runs import SETTINGS, collect, group_runs, load_runs, missing_runs
+from models import SYMMETRIES
+from utils import InputError, exit_code, replacing
+
+# RMSE and ESE, mean and std over 5 seeds, on future time and on another domain, from the README of the authors' code
+# (Rose-STL-Lab/Equivariant-Net, e6f4c84): ocean currents of 2021 and 2022.
+AUTHORS_OCEAN = {
+    ("ResNet", "None"): {"test": ((0.82, 0.02), (1.09, 0.13)), "domain": ((1.42, 0.02), (1.23, 0.14))},
+    ("ResNet", "UM"): {"test": ((0.80, 0.01), (1.10, 0.02)), "domain": ((1.29, 0.01), (1.19, 0.03))},
+    ("ResNet", "Mag"): {"test": ((0.79, 0.01), (1.01, 0.01)), "domain": ((1.29, 0.00), (1.02, 0.03))},
+    ("ResNet", "Rot"): {"test": ((0.78, 0.01), (0.88, 0.01)), "domain": ((1.26, 0.01), (0.98, 0.01))},
+    ("ResNet", "Scale"): {"test": ((0.76, 0.03), (0.98, 0.04)), "domain": ((1.25, 0.02), (1.00, 0.03))},
+    ("Unet", "None"): {"test": ((0.78, 0.03), (1.17, 0.08)), "domain": ((1.30, 0.02), (1.25, 0.05))},
+    ("Unet", "UM"): {"test": ((0.75, 0.01), (1.19, 0.02)), "domain": ((1.32, 0.02), (1.29, 0.00))},
+    ("Unet", "Mag"): {"test": ((0.74, 0.01), (0.94, 0.01)), "domain": ((1.27, 0.02), (1.00, 0.03))},
+    ("Unet", "Rot"): {"test": ((0.74, 0.02), (0.63, 0.00)), "domain": ((1.08, 0.02), (0.85, 0.01))},
+    ("Unet", "Scale"): {"test": ((0.75, 0.00), (0.89, 0.04)), "domain": ((1.12, 0.00), (0.98, 0.02))},
+}
+# Of the paper's table for convection only this is known to us, from issue 3 of that repository.
+PAPER_RBC = {("ResNet", "Rot"): {"test": ((0.65, None), None), "Rot": ((0.76, None), None)}}
+PUBLISHED = {"Ocean": AUTHORS_OCEAN, "RBC": PAPER_RBC}
+CAVEAT = {
+    "Ocean": "theirs: the authors' README, other years and boxes; what it calls RMSE may be an MSE",
+    "RBC": "theirs: the paper on rbc_data.pt, as far as known; the release, mended, gave .15 where it says .65",
+}
+MEASURES = ("rmse", "ese")
+MISSING = """missing beside the others of the same sweep (a net that was never run takes the settings of another of its
+architecture; run.sh may have better ones):"""
 
 
-def load_runs(results):
-    """Read ``config.json`` and ``metrics.json`` of every finished run below ``results`` into one dict each.
+# ---------------------------------------------------------------- numbers
 
-    Runs get a ``label``: data, net, symmetry, width and seed, or the folder's name where these are not enough.
+
+@dataclass
+class Number:
+    """Mean and standard deviation over n runs; ``best`` of its column and architecture."""
+
+    mean: float
+    std: float | None = None
+    n: int = 1
+    best: bool = False
+    form: str = ".3f"
+
+    def text(self, plus_minus, of=1):
+        """In words; ``of`` is the number of runs in the row, said where this number has fewer."""
+        words = format(self.mean, self.form)
+        if self.std is not None:
+            words += plus_minus + format(self.std, self.form)
+        return words + (f" (n={self.n})" if self.n < of else "")
+
+
+def number(group, *path, form=".3f"):
+    """The group's number at ``path``, None where no run has it."""
+    values = group.values(*path)
+    if not values:
+        return None
+    return Number(statistics.mean(values), group.std(*path) if len(values) > 1 else None, len(values), form=form)
+
+
+@dataclass
+class Table:
+    """A title, column names, rows of (label, cells), and a note; a cell is a Number, a text or None."""
+
+    title: str
+    columns: list
+    rows: list
+    note: str = ""
+    blocks: list = field(default_factory=list)  # rows at which another architecture begins
+
+
+# ---------------------------------------------------------------- tables
+
+
+def tables_of(groups):
+    """All tables of the groups of one data set."""
+    tables = [score_table(groups, measure) for measure in MEASURES]
+    tables += [authors_table(groups), equivariance_table(groups), cost_table(groups)]
+    return [table for table in tables if table is not None]
+
+
+def table_of(groups, title, columns, cells, note=""):
+    """A table with one row per group, its number of seeds first."""
+    rows = [(group.label, [str(len(group.runs)), *cells(group)]) for group in groups]
+    kinds = [group["architecture"] for group in groups]
+    blocks = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
+    return Table(f"{groups[0].title}: {title}", ["n", *columns], rows, note, blocks)
+
+
+def test_sets(groups):
+    """The test sets that any run has: original, other domain, transformed."""
+    names = {name for group in groups for run in group.runs for name in run["scores"]}
+    return [name for name in ("test", "domain", *SYMMETRIES) if name in names]
+
+
+def score_table(groups, measure):
+    """RMSE or ESE on every test set, the best of each column and architecture marked; RMSE with persistence."""
+    names = test_sets(groups)
+    table = table_of(
+        groups,
+        f"{measure.upper()} of 10 forecast frames",
+        names,
+        lambda group: [number(group, "scores", name, measure) for name in names],
+    )
+    for architecture in {group["architecture"] for group in groups}:
+        rows = [
+            cells for group, (_, cells) in zip(groups, table.rows, strict=True) if group["architecture"] == architecture
+        ]
+        for column in list(zip(*rows, strict=True))[1:]:
+            present = [cell for cell in column if cell is not None]
+            if len(present) > 1:
+                min(present, key=lambda cell: cell.mean).best = True
+    if measure == "rmse":
+        still = [[value for group in groups for value in group.values("persistence", name, "rmse")] for name in names]
+        cells = [Number(statistics.mean(values)) if values else None for values in still]
+        table.blocks.append(len(table.rows))
+        table.rows.append(("persistence", ["", *cells]))
+    return table
+
+
+def authors_table(groups):
+    """Ours beside what is published, for nets of the paper's width on all data; None where there is no such net."""
+    published = PUBLISHED[groups[0]["dataset"]]
+    groups = [group for group in groups if group["width"] == group["train_fraction"] == 1 and not group["augment"]]
+    if not groups:
+        return None
+    names = list(dict.fromkeys(name for row in published.values() for name in row))
+    measures = MEASURES if groups[0]["dataset"] == "Ocean" else MEASURES[:1]
+    columns = [f"{measure.upper()} {name}" for measure in measures for name in names]
+
+    def cells(group):
+        row = []
+        for i, measure in enumerate(measures):
+            for name in names:
+                theirs = published.get((group["architecture"], group["symmetry"]), {}).get(name)
+                row.append(number(group, "scores", name, measure))
+                row.append("not reported" if theirs is None else Number(*theirs[i], n=5, form=".2f"))
+        return row
+
+    headers = [word for column in columns for word in (column, "theirs")]
+    return table_of(groups, "beside the published numbers", headers, cells, CAVEAT[groups[0]["dataset"]])
+
+
+def equivariance_table(groups):
+    """|T f(x) - f(T x)| relative to |T f(x)|, the largest of the seeds."""
+    names = [name for name in test_sets(groups) if name in SYMMETRIES]
+
+    def cells(group):
+        found = [group.values("equivariance_error", name, "relative") for name in names]
+        return [Number(max(values), n=len(values), form=".1e") if values else None for values in found]
+
+    note = "|T f(x) - f(T x)| / |T f(x)| of roll-outs over 10 frames; the largest of the seeds"
+    return table_of(groups, "relative equivariance error", names, cells, note)
+
+
+def cost_table(groups):
+    """Parameters, epochs, time and memory."""
+
+    def cells(group):
+        seconds = [value for run in group.runs for value in run["seconds"]]
+        memory = group.values("peak_memory_mib")
+        return [
+            f"{group['parameters']:,}",
+            number(group, "epochs", form=".4g"),
+            f"{statistics.median(seconds):.1f}" if seconds else None,
+            f"{max(memory):.0f}" if memory else None,
+            ", ".join(dict.fromkeys(machine(run) for run in group.runs)),
+        ]
+
+    columns = ["parameters", "epochs", "s/epoch", "peak MiB", "machine"]
+    note = "s/epoch: median, validation included; peak MiB: tensors on a GPU, the whole process on a CPU"
+    return table_of(groups, "cost", columns, cells, note)
+
+
+def machine(run):
+    """The GPU's name, or the kind of processor and its threads."""
+    words = run.get("machine") or "?"
+    return words if str(run.get("device", "")).startswith("cuda") else f"{words} x {run.get('threads', '?')}"
+
+
+# ---------------------------------------------------------------- formats
+
+
+def cell_text(cell, of, plus_minus, best):
+    """A cell in words, ``best.format(words)`` if it is the best of its column; ``of`` as in :meth:`Number.text`."""
+    if not isinstance(cell, Number):
+        return "-" if cell is None else cell
+    words = cell.text(plus_minus, of)
+    return best.format(words) if cell.best else words
+
+
+def cell_rows(table, plus_minus, best):
+    """Every row of a table as a list of texts, the label first."""
+    return [
+        [label, *(cell_text(cell, int(cells[0] or 1), plus_minus, best) for cell in cells)]
+        for label, cells in table.rows
+    ]
+
+
+def as_text(table):
+    """Lines for a terminal; the best of a column carries a star."""
+    rows = [["", *table.columns], *cell_rows(table, "+-", "{}*")]
+    starred = {i for i in range(len(rows[0])) if any(row[i].endswith("*") for row in rows)}
+    rows = [[cell + " " * (i in starred and not cell.endswith("*")) for i, cell in enumerate(row)] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [table.title]
+    for i, row in enumerate(rows):
+        if i - 1 in table.blocks:
+            lines.append("")
+        cells = "".join(f"{cell:>{width + 2}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        lines.append(f"  {row[0]:{widths[0]}}{cells}".rstrip())
+    return "\n".join([*lines, f"  ({table.note})"] if table.note else lines)
+
+
+def as_markdown(table):
+    """A Markdown table under a bold title; the best of a column is bold."""
+    lines = [f"**{table.title}**" + (f" ({table.note})" if table.note else ""), ""]
+    lines += ["| | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
+    lines += [f"| {' | '.join(row)} |" for row in cell_rows(table, " ± ", "**{}**")]
+    return "\n".join(lines)
+
+
+def as_csv(groups):
+    """One line per number: what was run, the measure, the test set, mean, std and n."""
+    options = list(dict.fromkeys(name for group in groups for name in group.options))
+    settings = [*SETTINGS, *options]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["data", *settings, "measure", "set", "mean", "std", "n"])
+    for group in groups:
+        sets = test_sets([group])
+        paths = [("scores", name, measure) for name in sets for measure in (*MEASURES, "ese_per_sample")]
+        paths += [("persistence", name, "rmse") for name in sets]
+        paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative")]
+        paths += [(name,) for name in ("parameters", "train_windows", "epochs", "peak_memory_mib")]
+        what = ["+".join(group[name]) if name == "augment" else group.runs[0].get(name, "") for name in settings]
+        for path in paths:
+            cell = number(group, *path)
+            if cell is not None:
+                measure = f"{path[0]} {path[2]}" if path[0] in ("persistence", "equivariance_error") else path[-1]
+                where = path[1] if len(path) > 1 else ""
+                writer.writerow(
+                    [group.data, *what, measure, where, cell.mean, "" if cell.std is None else cell.std, cell.n]
+                )
+    return file.getvalue().rstrip("\n")
+
+
+def verdict_lines(groups, markdown):
+    """The verdicts as text: a line per claim, and under it one per finding."""
+    lines = []
+    for verdict in verdicts(groups):
+        head = f"Claim {verdict.number}: {verdict.word}"
+        lines += [f"- **{head}.** {verdict.claim}"] if markdown else [head, f"  {verdict.claim}"]
+        lines += [f"  {'-' if markdown else ' '} {line}" for line in verdict.lines()]
+    return "\n".join(lines)
+
+
+def report(folders, form="text", claims=False):
+    """The report on the runs in ``folders`` as one string.
+
+    Args:
+        form: "text", "markdown" or "csv".
+        claims: the verdicts on the claims instead of the tables.
 
     Raises:
-        InputError: a file is broken.
+        InputError: no finished run there, or a broken one.
     """
-    runs = []
-    for path in sorted(Path(results).glob("*/metrics.json")):
-        try:
-            config, metrics = (json.loads(file.read_text()) for file in (path.with_name("config.json"), path))
-            run = {"folder": path.parent.name, **config, **metrics}
-            run["label"] = "{dataset:6}{architecture:7}{symmetry:6}x {width:<7g}seed {seed}".format(**run)
-        except (OSError, ValueError, TypeError, KeyError):
-            raise InputError(f"{path.parent} is broken; run it again with --no_resume") from None
-        runs.append(run)
-    if len({run["label"] for run in runs}) < len(runs):
-        runs = [{**run, "label": run["folder"]} for run in runs]
-    return sorted(runs, key=lambda run: (run["dataset"], run["architecture"]))
+    groups = group_runs(load_runs(*folders))
+    if claims:
+        return verdict_lines(groups, form == "markdown")
+    if form == "csv":
+        return as_csv(groups)
+    render = as_markdown if form == "markdown" else as_text
+    experiments = {}
+    for group in groups:
+        experiments.setdefault(group.title, []).append(group)
+    parts = [render(table) for members in experiments.values() for table in tables_of(members)]
+    if form == "text":
+        parts.append("+-: standard deviation over n seeds; *: best of its column among the nets of one architecture")
+        commands = missing_runs(groups)
+        if commands:
+            parts.append("\n".join([MISSING, *(f"  {command}" for command in commands)]))
+    return "\n\n".join(parts)
 
 
-def table(runs):
-    """Lines of a table: per run the RMSE on every test set and the ESE on the future; persistence per data set."""
-    tests = list(dict.fromkeys(name for run in runs for name in run["scores"]))
-    width = max(len(run["label"]) for run in runs)
-    lines = [f"{'RMSE on':{width}} " + "".join(f"{name:>9}" for name in tests) + f"{'ESE':>9}{'epochs':>8}"]
-    for dataset in sorted({run["dataset"] for run in runs}):
-        group = [run for run in runs if run["dataset"] == dataset]
-        for run in group:
-            cells = [rmse(run["scores"], name) for name in tests]
-            lines.append(f"{run['label']:{width}} {''.join(cells)}{run['scores']['test']['ese']:9.3f}{run['epochs']:8}")
-        still = {tuple(rmse(run["persistence"], name) for name in tests) for run in group}
-        lines += [f"{dataset + ' persistence':{width}} {''.join(cells)}" for cells in sorted(still)]
-    return lines
+# ---------------------------------------------------------------- the README
+
+MARKED = re.compile(r"(<!-- report: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def rmse(scores, name):
-    return f"{scores[name]['rmse']:9.3f}" if name in scores else f"{'-':>9}"
+def with_reports(text, root):
+    """``text`` with what stands between its markers written again; folders in markers are relative to ``root``."""
+
+    def again(match):
+        opening, arguments, old, closing = match.groups()
+        if "<!-- report:" in old:
+            raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
+        args = parser_of_results().parse_args(shlex.split(arguments))
+        body = report([root / folder for folder in args.results], "markdown", args.verdicts)
+        return f"{opening}\n{body}\n\n{closing}"
+
+    result, count = MARKED.subn(again, text)
+    if count != text.count("<!-- report:"):
+        raise InputError("a <!-- report: ... --> marker is not closed by <!-- end -->")
+    return result
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def parser_of_results(**options):
+    """The arguments that a marker in the README may have, too."""
+    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    parser.add_argument("results", type=Path, nargs="*", help="folders that hold runs")
+    parser.add_argument(
+        "--verdicts", action="store_true", help="judge the paper's claims instead (evaluation/claims.py)"
+    )
+    return parser
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="the folder that holds the runs")
+    parser = parser_of_results(description=__doc__)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_const", dest="form", const="markdown", default="text")
+    form.add_argument("--csv", action="store_const", dest="form", const="csv", help="one line per number")
+    parser.add_argument("--collect", type=Path, metavar="FOLDER", help="copy the runs' config, log and metrics there")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the reports between a file's markers again")
     args = parser.parse_args(argv)
-    runs = load_runs(args.results)
-    if not runs:
-        raise InputError(f"no finished run in {args.results}; run_model.py makes them")
-    print("\n".join(table(runs)))
+    if args.readme is not None:
+        text = with_reports(args.readme.read_text(), args.readme.resolve().parent)
+        with replacing(args.readme) as temporary:
+            temporary.write_text(text)
+        return
+    if not args.results:
+        raise InputError("which results? name the folders that hold the runs, such as results/")
+    if args.collect is not None:
+        runs = load_runs(*args.results)
+        collect(runs, args.collect)
+        print(f"{len(runs)} runs in {args.collect}")
+        return
+    print(report(args.results, args.form, args.verdicts))
 
 
 if __name__ == "__main__":

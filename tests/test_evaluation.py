@@ -9,7 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import energy_spectrum, energy_spectrum_error, equivariance_error, rmse, spectrum_error
+from evaluation import (
+    energy_spectrum,
+    energy_spectrum_error,
+    equivariance_error,
+    log_spectrum,
+    rmse,
+    spectrum_error,
+)
 from evaluation.spectrum import kinetic_energy, rings
 from models import SYMMETRIES
 
@@ -42,6 +49,28 @@ def test_rmse_is_that_of_numpy(size, seed):
     assert per_step.square().mean().sqrt().item() == pytest.approx(expected)
 
 
+@settings(max_examples=20, deadline=None)
+@given(size=sizes, offset=st.floats(-100, 100), seed=st.integers(0, 2**32))
+def test_single_precision_loses_nothing_in_the_sums(size, offset, seed):
+    """Errors of float32 fields are added in float64: as exact as the fields themselves."""
+    torch.manual_seed(seed)
+    prediction, target = torch.randn(2, 3, 4, 2, *size)
+    prediction, target = prediction + offset, target + offset
+    exact = rmse(prediction.double(), target.double()).item()
+    assert rmse(prediction, target).item() == pytest.approx(exact, rel=1e-6)
+    assert rmse(prediction, target).dtype == torch.float64
+
+
+def test_rmse_of_many_small_errors():
+    """2 million errors of 0.1 beside two of 1000: a float32 sum would lose them."""
+    target = torch.zeros(1, 1, 2, 1024, 1024)
+    prediction = torch.full_like(target, 0.1)
+    prediction[..., 0, 0] = 1000.0
+    count = target.numel()
+    expected = math.sqrt(((count - 2) * np.float32(0.1).item() ** 2 + 2e6) / count)
+    assert rmse(prediction, target).item() == pytest.approx(expected, rel=1e-7)
+
+
 def test_land_does_not_count():
     target = torch.randn(2, 3, 2, 5, 7)
     mask = torch.ones(2, 1, 5, 7, dtype=torch.bool)
@@ -69,8 +98,16 @@ def standing_wave(height, width, row, column):
         ((64, 64), (7, 0), 7),
         ((64, 64), (3, 4), 5),
         ((64, 64), (-3, 4), 5),
-        ((64, 64), (0, 32), 32),  # Nyquist
+        ((64, 64), (0, 32), 32),  # Nyquist, along x
+        ((64, 64), (32, 0), 32),  # along y
+        ((64, 64), (32, 32), 45),  # along both: the corner, 32 sqrt(2) = 45.25
         ((63, 63), (0, 31), 31),
+        ((63, 63), (31, 0), 31),
+        ((63, 63), (-31, 31), 43),
+        ((9, 15), (2, 0), 3),  # odd and unequal: 2 * 15 / 9 = 3.33
+        ((9, 15), (0, 7), 7),
+        ((10, 4), (5, 0), 5),  # even and unequal: Nyquist along y, and along x where 10 / 2 = 5
+        ((10, 4), (0, 2), 5),
         ((32, 64), (3, 0), 6),  # half as high, so the third mode along y is as fine as the sixth along x
         ((32, 64), (0, 6), 6),
         ((15, 10), (0, 2), 3),
@@ -141,6 +178,61 @@ def test_error_of_a_factor():
     for definition in ("mean", "per_sample"):
         assert energy_spectrum_error(10 * frames, frames, definition=definition).item() == pytest.approx(4, rel=1e-5)
         assert energy_spectrum_error(frames, frames, definition=definition) == 0
+
+
+def flow_with_modes(amplitudes, size=32):
+    """Frames ``(1, 2, 2, size, size)`` whose kinetic energy is 4 + the sum of a cos(k x), for amplitudes {k: a}."""
+    x = 2 * math.pi * torch.arange(size, dtype=torch.float64) / size
+    energy = (4 + sum(a * torch.cos(k * x) for k, a in amplitudes.items())).expand(size, size)
+    u = (2 * energy).sqrt()
+    return torch.stack([torch.stack([u, 0 * u]), torch.stack([-u, 0 * u])])[None]
+
+
+def test_error_of_known_spectra():
+    """Halving the amplitude of one mode takes log10(4) from its ring and nothing from the others.
+
+    The fluctuation of every ring is kept above zero by a mode of its own, so no ring falls under the floor.
+    """
+    modes = {k: 0.1 for k in range(1, 17)}
+    true = torch.cat([flow_with_modes(modes), flow_with_modes(modes)])
+    changed = torch.cat([flow_with_modes({**modes, 5: 0.05}), flow_with_modes(modes)])
+    compared = log_spectrum(true).shape[1]
+    assert compared == 21  # rings 1 to 21 of 0 to 22 = 16 sqrt(2)
+    step = torch.zeros(2, compared, dtype=torch.float64)
+    step[0, 4] = -math.log10(4)
+    inner = slice(0, 16)  # rings beyond the Nyquist wavenumber hold rounding only
+    torch.testing.assert_close(
+        (log_spectrum(changed) - log_spectrum(true))[:, inner], step[:, inner], rtol=1e-6, atol=1e-6
+    )
+    halves = {"mean": math.log10(4) / 2 / math.sqrt(16), "per_sample": math.log10(4) / math.sqrt(32)}
+    for definition, expected in halves.items():
+        ese = spectrum_error(log_spectrum(changed)[:, inner], log_spectrum(true)[:, inner], definition)
+        assert ese.item() == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(size=st.tuples(st.integers(6, 17), st.integers(6, 17)), seed=st.integers(0, 2**32))
+def test_error_is_that_of_numpy(size, seed):
+    """Worked out apart: the full plane by numpy's FFT, every ring by hand."""
+    rng = np.random.default_rng(seed)
+    prediction, target = rng.normal(size=(2, 3, 5, 2, *size))
+    height, width = size
+    ky, kx = (np.fft.fftfreq(n) * max(size) for n in (height, width))
+    ring = np.floor(np.hypot(ky[:, None], kx[None]) + 1e-9).astype(int)
+
+    def log_power(frames):
+        energy = frames.var(axis=1).sum(axis=1) / 2
+        power = np.abs(np.fft.fft2(energy)) ** 2
+        return np.log10([[plane[ring == r].mean() for r in range(1, ring.max())] for plane in power])
+
+    difference = log_power(prediction) - log_power(target)
+    fields = torch.from_numpy(prediction), torch.from_numpy(target)
+    expected = {"mean": difference.mean(0), "per_sample": difference}
+    for definition, values in expected.items():
+        ese = energy_spectrum_error(*fields, definition=definition).item()
+        assert ese == pytest.approx(np.sqrt(np.mean(values**2)), rel=1e-9)
+        single = energy_spectrum_error(*(field.float() for field in fields), definition=definition).item()
+        assert single == pytest.approx(ese, rel=1e-3, abs=1e-4)
 
 
 def test_definitions_differ_as_they_should():
@@ -222,3 +314,29 @@ def test_error_on_transformed_data_is_bounded():
     transformed_error = rmse(forecast(symmetry.act(factor, x), None), symmetry.act(factor, y))
     error = rmse(forecast(x, None), y)
     assert transformed_error <= 1.7 * error + equivariance_error(forecast, symmetry, factor, x)[0]
+
+
+# ---------------------------------------------------------------- on a GPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_measures_on_a_gpu():
+    """They stay where their input is and equal those of the CPU."""
+    torch.manual_seed(0)
+    prediction, target = torch.randn(2, 40, 10, 2, 24, 32)
+    mask = torch.rand(40, 1, 24, 32) < 0.8
+    c = SYMMETRIES["UM"].sample(40)
+
+    def measures(device):
+        p, t, m = (tensor.to(device) for tensor in (prediction, target, mask))
+
+        def forecast(frames, mask):
+            return frames[:, -1:].tanh()
+
+        found = [rmse(p, t, m), rmse(p, t, m, per_step=True), energy_spectrum_error(p, t, m), log_spectrum(p, m)]
+        found += equivariance_error(forecast, SYMMETRIES["UM"], c.to(device), p, m)
+        assert all(value.device.type == device for value in found)
+        return [value.cpu() for value in found]
+
+    for gpu, cpu in zip(measures("cuda"), measures("cpu"), strict=True):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-5, atol=1e-5)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+import data_prep
 import run_model
-from evaluation import report
+from evaluation.speed import high_water
 from models import SYMMETRIES
-from utils import exit_code
+from utils import Windows, exit_code, peak_memory
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--architecture Unet --input_length 4 --output_length 2 --batch_size 8 --width 0.125 --num_epoch 2".split()
@@ -33,6 +34,11 @@ def read(results):
     """config.json and metrics.json of the only run in ``results``."""
     (folder,) = results.iterdir()
     return tuple(json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
+
+
+def numbers(results):
+    """metrics.json of the only run in ``results``, without what the machine had to do with."""
+    return {name: value for name, value in read(results)[1].items() if name != "peak_memory_mib"}
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
@@ -76,7 +82,7 @@ def test_a_run(data_dir, tmp_path, capsys, symmetry):
 def test_equal_commands_give_equal_metrics(data_dir, tmp_path):
     for name in ("a", "b"):
         assert run(data_dir, tmp_path / name) == 0
-    assert read(tmp_path / "a")[1] == read(tmp_path / "b")[1]
+    assert numbers(tmp_path / "a") == numbers(tmp_path / "b")
 
 
 def test_more_epochs_go_on(data_dir, tmp_path, capsys):
@@ -84,7 +90,7 @@ def test_more_epochs_go_on(data_dir, tmp_path, capsys):
     assert run(data_dir, tmp_path / "parts", "--num_epoch", "3") == 0
     assert "going on after epoch 2" in capsys.readouterr().out
     assert run(data_dir, tmp_path / "whole", "--num_epoch", "3") == 0
-    assert read(tmp_path / "parts")[1] == read(tmp_path / "whole")[1]
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
 
 
 def test_no_resume_starts_over(data_dir, tmp_path, capsys):
@@ -95,9 +101,143 @@ def test_no_resume_starts_over(data_dir, tmp_path, capsys):
 
 
 def test_settings_get_folders_of_their_own(data_dir, tmp_path):
-    for extra in ([], ["--augment", "all"], ["--seed", "1"], ["--width", "0.2"], ["--amp"]):
+    settings = ([], ["--augment", "all"], ["--seed", "1"], ["--width", "0.2"], ["--amp"], ["--train_fraction", "0.5"])
+    for extra in settings:
         assert run(data_dir, tmp_path, "--num_epoch", "1", *extra) == 0
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.iterdir())) == len(settings)
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.3, 1])
+def test_a_part_of_the_training_windows(data_dir, meta, tmp_path, capsys, fraction):
+    every = Windows(data_dir / "rbc", meta, "train")
+    assert run(data_dir, tmp_path, "--num_epoch", "1", "--train_fraction", str(fraction)) == 0
+    count = max(1, round(fraction * len(every)))
+    assert read(tmp_path)[1]["train_windows"] == count
+    assert f"{count} training windows" in capsys.readouterr().out
+
+    some = Windows(data_dir / "rbc", meta, "train")
+    some.keep_last(fraction)
+    assert torch.equal(some.start, every.start[-count:])
+    assert all(every.start[:-count] <= some.start.min())  # a part of the time
+    window, whole = some.read(torch.tensor([0]), 4, 2), every.read(torch.tensor([len(every) - count]), 4, 2)
+    assert torch.equal(window[0], whole[0])
+
+
+def test_a_run_from_before_the_fraction_is_still_the_same_run(data_dir, tmp_path, capsys):
+    assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
+    (path,) = tmp_path.glob("*/config.json")
+    config = json.loads(path.read_text())
+    del config["train_fraction"]
+    path.write_text(json.dumps(config))
+    assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_peak_memory(data_dir, tmp_path):
+    assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
+    measured = read(tmp_path)[1]["peak_memory_mib"]
+    assert measured > 50  # no process that has imported torch is smaller
+    assert 0.9 * measured <= peak_memory(torch.device("cpu"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counted so on Linux only")
+def test_peak_memory_is_that_of_the_system():
+    assert peak_memory(torch.device("cpu")) >= 0.99 * high_water() / 2**10
+
+
+# ---------------------------------------------------------------- scoring again
+
+
+def evaluate(folder, *arguments):
+    (folder,) = folder.iterdir()
+    return exit_code(lambda: run_model.main(["--evaluate", str(folder), "--device", "cpu", *map(str, arguments)]))
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """Results with one finished run, whose flags are not the defaults."""
+    results = tmp_path_factory.mktemp("finished")
+    assert run(data_dir, results, "--symmetry", "Mag", "--num_epoch", "1") == 0
+    return results
+
+
+def test_scoring_again_gives_the_same_scores(data_dir, finished, tmp_path, capsys):
+    files = {path: path.read_bytes() for path in finished.glob("*/*")}
+    assert evaluate(finished, "--data_dir", data_dir, "--output", tmp_path / "scores.json") == 0
+    metrics, again = read(finished)[1], json.loads((tmp_path / "scores.json").read_text())
+    for name in ("scores", "persistence", "equivariance_error", "architecture", "symmetry", "dataset"):
+        assert again[name] == metrics[name]
+    assert again["run"] == next(finished.iterdir()).name
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Model: Unet | Symmetry: Mag | Future RMSE: ")
+    assert {path: path.read_bytes() for path in finished.glob("*/*")} == files
+
+
+def prepare_waves(data_dir, folder, side, history):
+    """The waves of ``data_dir``, which repeat every 16 points, prepared again as one tile in ``folder``."""
+    flow = np.tile(np.load(data_dir / "waves.npy"), (1, 1, 2, 1))[..., :side, :side]
+    folder.mkdir()
+    np.save(folder / "flow.npy", flow)
+    command = f"rbc --stride 1 --tile {side} --history {history} --horizon 10".split()
+    data_prep.main([*command, "--raw", str(folder / "flow.npy"), "--data_dir", str(folder)])
+    return folder
+
+
+def test_scoring_on_another_grid(data_dir, finished, tmp_path):
+    other = prepare_waves(data_dir, tmp_path / "other", side=32, history=4)
+    assert evaluate(finished, "--data_dir", other, "--output", tmp_path / "scores.json") == 0
+    again, (config, metrics) = json.loads((tmp_path / "scores.json").read_text()), read(finished)
+    assert again["data"] != config["data"]
+    # the same waves: the error differs by the share of windows and of the border, not by much
+    assert again["scores"]["test"]["rmse"] == pytest.approx(metrics["scores"]["test"]["rmse"], rel=0.3)
+    assert again["scores"]["test"]["rmse"] != metrics["scores"]["test"]["rmse"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--symmetry UM", "has symmetry Mag; --evaluate cannot change it to UM"),
+        ("--width 0.5", "has width 0.125; --evaluate cannot change it to 0.5"),
+        ("--data_dir nowhere", "no prepared data in nowhere"),
+        ("--dataset Ocean", "no prepared data in"),
+        ("--output .", "--output . must be a new file in a folder that exists"),
+        ("--output nowhere/scores.json", "must be a new file in a folder that exists"),
+    ],
+)
+def test_scoring_what_cannot_be_scored(data_dir, finished, capsys, arguments, message):
+    assert evaluate(finished, "--data_dir", data_dir, *arguments.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("side", "history", "message"),
+    [
+        (24, 4, "needs tiles whose sides are multiples of 16, the data have 24 x 24"),
+        (16, 3, "--input_length 4 is more than the 3 frames before the forecast"),
+    ],
+)
+def test_scoring_on_data_that_do_not_fit(data_dir, finished, tmp_path, capsys, side, history, message):
+    other = prepare_waves(data_dir, tmp_path / "other", side, history)
+    capsys.readouterr()
+    assert evaluate(finished, "--data_dir", other) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_run_to_score(finished, data_dir, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    assert evaluate(tmp_path) == 2
+    assert "no run to evaluate in" in capsys.readouterr().err
+    shutil.copy(next(finished.glob("*/config.json")), tmp_path / "run")
+    assert evaluate(tmp_path) == 2
+    assert "it has no best.pt" in capsys.readouterr().err
+    (tmp_path / "run" / "best.pt").write_bytes(b"broken")
+    assert evaluate(tmp_path, "--data_dir", data_dir) == 2
+    assert "best.pt is no checkpoint" in capsys.readouterr().err
+    (tmp_path / "run" / "config.json").write_text('{"architecture": "Unet", "symmetry": "Mag"}')
+    assert evaluate(tmp_path, "--data_dir", data_dir) == 2
+    assert "config.json does not describe a net" in capsys.readouterr().err
+    assert exit_code(lambda: run_model.main(["--output", str(tmp_path / "scores.json")])) == 2
+    assert "--output goes with --evaluate" in capsys.readouterr().err
 
 
 def test_low_precision(data_dir, tmp_path):
@@ -139,37 +279,6 @@ def test_broken_data_are_met_before_training(data_dir, tmp_path, capsys, name):
     assert run(tmp_path / "data", tmp_path / "results") == 2
     assert f"{name} is missing or broken; run data_prep.py again" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
-
-
-def test_report(data_dir, tmp_path, capsys):
-    assert run(data_dir, tmp_path) == 0
-    capsys.readouterr()
-    assert exit_code(lambda: report.main([str(tmp_path)])) == 0
-    title, line, still = capsys.readouterr().out.splitlines()
-    metrics = read(tmp_path)[1]
-    assert title.split() == ["RMSE", "on", "test", "UM", "Mag", "ESE", "epochs"]
-    scores = [f"{metrics['scores'][name]['rmse']:.3f}" for name in ("test", "UM", "Mag")]
-    ese = f"{metrics['scores']['test']['ese']:.3f}"
-    assert line.split() == ["RBC", "Unet", "UM", "x", "0.125", "seed", "0", *scores, ese, "2"]
-    assert still.split()[2:] == [f"{metrics['persistence'][name]['rmse']:.3f}" for name in ("test", "UM", "Mag")]
-
-
-def test_report_of_runs_that_look_alike(data_dir, tmp_path, capsys):
-    for rate in ("0.001", "0.002"):
-        assert run(data_dir, tmp_path, "--num_epoch", "1", "--learning_rate", rate) == 0
-    capsys.readouterr()
-    assert exit_code(lambda: report.main([str(tmp_path)])) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:3]] == sorted(folder.name for folder in tmp_path.iterdir())
-
-
-def test_report_of_nothing_and_of_broken_runs(tmp_path, capsys):
-    assert exit_code(lambda: report.main([str(tmp_path)])) == 2
-    assert "no finished run" in capsys.readouterr().err
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.json").write_text("{}")
-    assert exit_code(lambda: report.main([str(tmp_path)])) == 2
-    assert "is broken; run it again" in capsys.readouterr().err
 
 
 # The sweep of the release, line for line.
@@ -240,6 +349,8 @@ def test_run_sh_says_what_is_missing(tmp_path):
         ("--width 0", "--width must be positive, got 0.0"),
         ("--num_epoch 0", "--num_epoch must be positive, got 0"),
         ("--seed -1", "must not be negative"),
+        ("--train_fraction 0", "--train_fraction must be above 0 and at most 1, got 0.0"),
+        ("--train_fraction 1.5", "--train_fraction must be above 0 and at most 1, got 1.5"),
         ("--device tpu7", "--device must be cpu, cuda or cuda:N, got tpu7"),
         ("--device meta", "--device must be cpu, cuda or cuda:N, got meta"),
         ("--device cuda:99", "CUDA devices"),
@@ -298,5 +409,5 @@ def test_killed_ten_times(data_dir, tmp_path):
         process.stdout.close()
         kills += 1
     subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
-    assert read(tmp_path / "killed")[1] == read(tmp_path / "whole")[1]
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
     assert not list(tmp_path.glob("killed/*/.*"))

@@ -262,8 +262,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize("batch", [2, 9, 15])
 def test_resume(data_dir, meta, tmp_path, monkeypatch, symmetry, batch):
     """Cut off in the middle of an epoch and resumed: the numbers and weights of an uninterrupted run."""
-    architecture = {"num_epoch": 3, "augment": (SYMMETRIES["UM"],)}
-    whole = fit(data_dir, meta, tmp_path / "whole", symmetry, **architecture)
+    changes = {"num_epoch": 3, "augment": (SYMMETRIES["UM"], SYMMETRIES["Mag"])}
+    whole = fit(data_dir, meta, tmp_path / "whole", symmetry, **changes)
 
     calls = iter(range(1000))
 
@@ -275,8 +275,8 @@ def test_resume(data_dir, meta, tmp_path, monkeypatch, symmetry, batch):
     with monkeypatch.context() as patch:
         patch.setattr(utils, "roll_out", roll_out_or_die)
         with pytest.raises(Killed):
-            fit(data_dir, meta, tmp_path / "cut", symmetry, **architecture)
-    assert fit(data_dir, meta, tmp_path / "cut", symmetry, **architecture) == whole
+            fit(data_dir, meta, tmp_path / "cut", symmetry, **changes)
+    assert fit(data_dir, meta, tmp_path / "cut", symmetry, **changes) == whole
     for file in ("best.pt", "last.pt"):
         one, other = (load_checkpoint(tmp_path / name / file, "cpu")["model"] for name in ("whole", "cut"))
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -298,7 +298,7 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_epoch(data_dir, meta, tmp
 
 
 def test_a_broken_checkpoint(data_dir, meta, tmp_path):
-    for content in (b"", b"not a checkpoint", b"PK\x03\x04 cut"):
+    for content in (b"", b"not a checkpoint", b"broken", b"PK\x03\x04 cut"):
         (tmp_path / "last.pt").write_bytes(content)
         with pytest.raises(InputError, match="is no checkpoint of this program"):
             fit(data_dir, meta, tmp_path)
@@ -317,6 +317,114 @@ def test_a_broken_checkpoint(data_dir, meta, tmp_path):
 )
 def test_early_stopping(values, stops):
     assert utils.stops_early([{"valid_rmse": value} for value in values]) == stops
+
+
+def loss_and_gradients(model, frames, past=4):
+    """The training loss of a batch (the sum over steps of the mean squared error) and its gradients, float64."""
+    model.zero_grad()
+    prediction = roll_out(model, frames[:, :past], frames.shape[1] - past)
+    loss = MeanSquare().add(prediction, frames[:, past:]).sum()
+    loss.backward()
+    return loss.detach(), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def sample_weight(symmetry, g):
+    """What the loss on g(x) is to the loss on x: squared errors grow by lambda^2 and do not change otherwise."""
+    return g.item() ** 2 if symmetry == "Mag" else 1.0
+
+
+EXACT = ["UM", "Mag"]  # symmetries that whole nets keep to rounding
+
+
+@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
+@pytest.mark.parametrize("symmetry", EXACT)
+def test_loss_and_gradients_on_transforms_of_a_batch(symmetry, architecture):
+    """Claim 4 of the paper: an equivariant net learns the same from g(x) as from x. The plain net does not."""
+    group = SYMMETRIES[symmetry]
+    elements = group.sample(3, torch.Generator().manual_seed(1)).double()
+    frames = torch.randn(2, 4 + 3, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def largest_difference(name):
+        model, worst = small(name, architecture).double().train(), 0.0
+        loss, gradients = loss_and_gradients(model, frames)
+        for g in elements:
+            moved = group.act(g.expand(2, *g.shape), frames)
+            moved_loss, moved_gradients = loss_and_gradients(model, moved)
+            weight = sample_weight(symmetry, g)
+            worst = max(
+                worst,
+                abs(moved_loss - weight * loss) / (weight * loss),
+                (moved_gradients - weight * gradients).norm() / (weight * gradients).norm(),
+            )
+        return worst
+
+    assert largest_difference(symmetry) < 1e-9
+    assert largest_difference("None") > 1e-2
+
+
+class Recorder:
+    """A symmetry that keeps what it was asked to draw and to do, and changes nothing."""
+
+    def __init__(self):
+        self.drawn, self.applied = [], []
+
+    def sample(self, n, generator):
+        self.drawn.append(torch.rand(n, generator=generator))
+        return self.drawn[-1]
+
+    def act(self, g, frames):
+        assert len(g) == len(frames)
+        self.applied.append(g)
+        return frames
+
+    def act_on_mask(self, g, mask):
+        return mask
+
+
+def test_augmentation_is_drawn_per_sample_in_every_epoch_and_seeded(data_dir, meta, tmp_path):
+    def elements(name, seed):
+        recorder = Recorder()
+        fit(data_dir, meta, tmp_path / name, num_epoch=2, seed=seed, augment=(recorder,))
+        assert all(torch.equal(*both) for both in zip(recorder.drawn, recorder.applied, strict=True))
+        return torch.cat(recorder.drawn)
+
+    first = elements("a", 0)
+    assert len(first) == 2 * len(Windows(data_dir / "rbc", meta, "train"))
+    assert len(first.unique()) == len(first)
+    assert torch.equal(elements("b", 0), first)
+    assert not torch.equal(elements("c", 1), first)
+
+
+def test_augmentation_transforms_input_and_target_alike(data_dir, meta, tmp_path, monkeypatch):
+    """Seen by the net and by the loss: one factor per sample for all of its frames."""
+    seen = []
+
+    def watch(model, frames, steps, mask):
+        seen.append(frames)
+        return roll_out(model, frames, steps, mask)
+
+    class Doubled(Recorder):
+        def act(self, g, frames):
+            seen.append(frames)
+            return 2 * frames
+
+    monkeypatch.setattr(utils, "roll_out", watch)
+    targets = []
+    add = MeanSquare.add
+    monkeypatch.setattr(
+        MeanSquare,
+        "add",
+        lambda self, prediction, target, mask: targets.append(target) or add(self, prediction, target),
+    )
+    windows = Windows(data_dir / "rbc", meta, "train")
+    model, training = small(), Training(**{**vars(SETTINGS), "augment": (Doubled(),)})
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    utils.train_epoch(model, optimizer, windows, training, torch.Generator().manual_seed(0), 1)
+    originals, inputs = seen[::2], seen[1::2]
+    assert len(originals) == len(inputs) == len(targets) == -(-len(windows) // 8)
+    for original, past, target in zip(originals, inputs, targets, strict=True):
+        assert torch.equal(past, 2 * original[:, :4])
+        assert torch.equal(target, 2 * original[:, 4:])
 
 
 def test_uniform_motion_nets_gain_nothing_from_augmentation(data_dir, meta, tmp_path):

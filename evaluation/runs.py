@@ -1,0 +1,230 @@
+"""Finished runs on disk: reading them, grouping them by what they have in common, keeping them as evidence."""
+
+import csv
+import hashlib
+import json
+import shlex
+import statistics
+from itertools import product
+from pathlib import Path
+
+from models import ARCHITECTURES, SYMMETRIES
+from run_model import DATASETS, IDENTITY, parse_args
+from utils import InputError, replacing, write_json
+
+# What one experiment fixes: runs that share these and their data differ in the seed only.
+SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
+# What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
+SWEEP = ("dataset", "width", "num_epoch", "train_fraction", "amp")
+NEEDED = (
+    "seed",
+    "epochs",
+    "stopped_early",
+    "parameters",
+    "persistence",
+    "equivariance_error",
+    *SETTINGS,
+)  # of every run
+
+
+class Group:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        runs: one dict per run: its config.json, its metrics.json, ``folder`` and ``seconds`` (of every epoch).
+        data: a short name of the frames they were trained and tested on.
+        title: the data set, with ``data`` where several were given under one name.
+        label: the net, with the settings that tell it from its like.
+    """
+
+    def __init__(self, runs):
+        self.runs = sorted(runs, key=lambda run: run["seed"])
+        self.data = data_name(runs[0])
+        self.title = self.label = ""
+
+    def __getitem__(self, setting):
+        return self.runs[0][setting]
+
+    @property
+    def seeds(self):
+        return [run["seed"] for run in self.runs]
+
+    @property
+    def options(self):
+        """Names of the settings that only this symmetry has."""
+        return tuple(SYMMETRIES[self["symmetry"]].options)
+
+    def values(self, *path):
+        """The number at ``path`` in each run; runs that do not have it are left out."""
+        found = []
+        for value in self.runs:
+            for key in path:
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                found.append(value)
+        return found
+
+    def mean(self, *path):
+        """Mean over the seeds, None where no run has the number."""
+        values = self.values(*path)
+        return statistics.mean(values) if values else None
+
+    def std(self, *path):
+        """Sample standard deviation over the seeds (the divisor is n - 1); 0 where there is only one."""
+        values = self.values(*path)
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def data_name(run):
+    """Eight letters that stand for the checksums of all splits."""
+    return hashlib.sha256(json.dumps(run["data"], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def load_runs(*folders):
+    """Read every finished run directly below the folders into one dict each, see :class:`Group`.
+
+    Raises:
+        InputError: no finished run, a broken file, or two runs of one seed that disagree.
+    """
+    runs = {}
+    for path in sorted(path for folder in folders for path in Path(folder).glob("*/metrics.json")):
+        run = load_run(path.parent)
+        if run["epochs"] < run["num_epoch"] and not run["stopped_early"]:
+            continue  # it was sent on for more epochs and is at it
+        key = (settings_of(run), run["seed"])
+        if key in runs and runs[key]["scores"] != run["scores"]:
+            raise InputError(f"{runs[key]['folder']} and {path.parent} are the same run with other scores; give one")
+        runs.setdefault(key, run)
+    if not runs:
+        raise InputError(f"no finished run in {', '.join(map(str, folders))}; run_model.py makes them")
+    return list(runs.values())
+
+
+def load_run(folder):
+    """Read one run; InputError if a file is broken or lacks something."""
+    try:
+        config, metrics = (json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
+        # The first runs had no such flag.
+        run = {"train_fraction": 1.0, **config, **metrics, "folder": folder}
+        for option, default in SYMMETRIES[run["symmetry"]].options.items():
+            run.setdefault(option, default)
+        with open(folder / "log.csv", newline="") as file:
+            run["seconds"] = [float(row["seconds"]) for row in csv.DictReader(file)]
+        complete = all(name in run for name in NEEDED) and "test" in run["scores"]
+        if not complete or not all({"rmse", "ese"} <= scores.keys() for scores in run["scores"].values()):
+            raise KeyError
+        data_name(run)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{folder} is broken; run it again with --no_resume") from None
+    return run
+
+
+def settings_of(run):
+    """What tells the run's experiment from others, hashable."""
+    names = (*SETTINGS, *SYMMETRIES[run["symmetry"]].options)
+    values = [tuple(run[name]) if isinstance(run[name], list) else run[name] for name in names]
+    return (data_name(run), *values)
+
+
+def group_runs(runs):
+    """Put runs into labelled :class:`Group` s, in the order of the paper's tables.
+
+    The order: data, ResNet before U-Net; the plain net, its augmented version, the equivariant nets.
+    """
+    together = {}
+    for run in runs:
+        together.setdefault(settings_of(run), []).append(run)
+    groups = [Group(members) for members in together.values()]
+    for group in groups:
+        names = {other.data for other in groups if other["dataset"] == group["dataset"]}
+        group.title = group["dataset"] + (f" (data {group.data})" if len(names) > 1 else "")
+        key = (group["dataset"], group.data, net(group))
+        alike = [other for other in groups if (other["dataset"], other.data, net(other)) == key]
+        group.label = net(group)
+        usual = {"width": 1, "train_fraction": 1, **SYMMETRIES[group["symmetry"]].options}  # said where it is not so
+        for name in (*SETTINGS, *group.options):
+            differs = any(other[name] != group[name] for other in alike)
+            if differs or group[name] != usual.get(name, group[name]):
+                group.label += f" {name} {group[name]}" if name != "amp" else " amp" * group["amp"]
+
+    def order(group):
+        tables = {"dataset": DATASETS, "architecture": list(ARCHITECTURES), "symmetry": list(SYMMETRIES)}
+        dataset, architecture, symmetry = (names.index(group[name]) for name, names in tables.items())
+        return dataset, group.data, architecture, symmetry, settings_of(group.runs[0])
+
+    return sorted(groups, key=order)
+
+
+def net(group):
+    """Architecture, symmetry and augmentation in the words of the tables."""
+    augmented = f"Augm({'+'.join(group['augment'])})" if group["augment"] else ""
+    return " ".join(word for word in (group["architecture"], group["symmetry"], augmented) if word not in ("", "None"))
+
+
+def sweep(group):
+    """What the group shares with those that it may be compared with, augmented or not."""
+    return group.data, *(group[name] for name in SWEEP)
+
+
+def missing_runs(groups):
+    """Command lines of the runs that a sweep lacks.
+
+    A sweep's models are all its architectures with all its symmetries, and its seeds are those of any of its models;
+    augmented runs are a sweep of their own. A model's settings are those of its largest group; a model that has not
+    been run at all gets the settings of the first of its architecture.
+    """
+    sweeps = {}
+    for group in groups:
+        sweeps.setdefault((sweep(group), tuple(group["augment"])), []).append(group)
+    commands = []
+    for members in sweeps.values():
+        seeds = sorted({seed for group in members for seed in group.seeds})
+        models = product(*(dict.fromkeys(group[name] for group in members) for name in ("architecture", "symmetry")))
+        for architecture, symmetry in models:
+            same = [group for group in members if group["architecture"] == architecture]
+            found = [group for group in same if group["symmetry"] == symmetry]
+            group = max(found or same[:1], key=lambda group: len(group.runs))
+            have = group.seeds if found else []
+            commands += [command_line(group, symmetry, seed) for seed in seeds if seed not in have]
+    return commands
+
+
+def command_line(group, symmetry, seed):
+    """The command that makes a run with the group's settings, another seed and perhaps another symmetry."""
+    run = {**group.runs[0], "symmetry": symmetry, "seed": seed, "augment": ",".join(group["augment"])}
+    defaults = {**vars(parse_args([])), "augment": ""}
+    shown = ("dataset", "architecture", "symmetry", "seed")
+    names = [*SETTINGS, *(group.options if symmetry == group["symmetry"] else ())]
+    flags = [f"--{name}={run[name]}" for name in shown]
+    flags += [f"--{name}={run[name]}" for name in names if name not in (*shown, "amp") and run[name] != defaults[name]]
+    flags += ["--amp"] * run["amp"]
+    if "data_dir" in run:  # collected runs no longer say where their data lay
+        places = {"data_dir": run["data_dir"], "results": str(run["folder"].parent)}
+        flags += [f"--{name}={place}" for name, place in places.items() if place != str(defaults[name])]
+    return shlex.join(["python", "run_model.py", *flags])
+
+
+def collect(runs, folder):
+    """Copy config.json, log.csv and metrics.json of runs into ``folder``; no weights, no places of this machine.
+
+    metrics.json comes last, so a run that was cut off in between does not count as finished.
+
+    Raises:
+        InputError: runs on different data under one name, here or with those that are already there.
+    """
+    folder = Path(folder)
+    kept = load_runs(folder) if any(folder.glob("*/metrics.json")) else []
+    data = {}
+    for run in (*kept, *runs):
+        first = data.setdefault(run["dataset"], run)
+        if data_name(first) != data_name(run):
+            raise InputError(f"{first['folder']} and {run['folder']} were run on different data; keep them apart")
+    for run in runs:
+        source, target = run["folder"], folder / run["folder"].name
+        target.mkdir(parents=True, exist_ok=True)
+        config = json.loads((source / "config.json").read_text())
+        config.pop("data_dir", None)
+        write_json(target / "config.json", config)
+        for name in ("log.csv", "metrics.json"):
+            with replacing(target / name) as temporary:
+                temporary.write_bytes((source / name).read_bytes())

@@ -1,0 +1,529 @@
+"""Tables, verdicts and evidence, from runs written by hand and from a real one."""
+
+import csv
+import io
+import json
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import run_model
+from evaluation import claims, report
+from evaluation.runs import collect, group_runs, load_runs, missing_runs
+from models import SYMMETRIES
+from utils import InputError, exit_code
+
+ROOT = Path(__file__).parents[1]
+EVIDENCE = ROOT / "evaluation" / "evidence"
+
+
+def write_run(results, scores, data="a", persistence=1.0, seconds=(3.0, 1.0, 2.0), **changes):
+    """Write a finished run; ``scores`` are (RMSE, ESE) by test set, ``changes`` flags of run_model or metrics."""
+    metrics = {
+        "parameters": 1234,
+        "train_windows": 70,
+        "peak_memory_mib": 500.0,
+        "epochs": 3,
+        "stopped_early": False,
+        "persistence": {name: {"rmse": persistence} for name in scores},
+        "equivariance_error": {name: {"absolute": 0.5, "relative": 0.25} for name in scores if name in SYMMETRIES},
+    }
+    metrics |= {name: changes.pop(name) for name in list(changes) if name in metrics}
+    metrics["scores"] = {name: {"rmse": rmse, "ese": ese} for name, (rmse, ese) in scores.items()}
+    flags = [f"--{name}={value}" for name, value in {"num_epoch": 3, "device": "cpu", **changes}.items()]
+    args = run_model.parse_args(flags)
+    meta = {"splits": {name: {"sha256": data + name} for name in ("train", "valid", "test")}}
+    args.results = Path(results)
+    folder, config, _ = run_model.find_run(args, meta)
+    folder.mkdir(parents=True)
+    same = ("dataset", "architecture", "symmetry")
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "metrics.json").write_text(json.dumps({name: config[name] for name in same} | metrics))
+    (folder / "log.csv").write_text("epoch,seconds\n" + "".join(f"{i},{s}\n" for i, s in enumerate(seconds, 1)))
+    (folder / "best.pt").write_bytes(b"weights")
+    return folder
+
+
+def change(path, **values):
+    """Change values in a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def same(value, names=("test", "UM", "Mag")):
+    """Equal RMSE on all test sets, ESE twice as large."""
+    return dict.fromkeys(names, (value, 2 * value))
+
+
+def run_report(capsys, *arguments):
+    assert exit_code(lambda: report.main([str(argument) for argument in arguments])) == 0
+    return capsys.readouterr().out
+
+
+def table(text, title):
+    """Rows of a text table as {label: cells}, the label being all that stands before the number of seeds."""
+    lines = iter(text.splitlines())
+    while next(lines) != title:
+        pass
+    columns, rows = next(lines).split(), {}
+    for line in lines:
+        if line and not line.startswith("  "):
+            break
+        words = line.split()
+        if words and not line.startswith("  ("):
+            count = len(columns) - (words[0] == "persistence")
+            rows[" ".join(words[:-count])] = words[-count:]
+    return columns, rows
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_means_over_seeds(tmp_path, capsys):
+    values = [0.3, 0.5, 0.7]
+    for seed, value in enumerate(values):
+        write_run(tmp_path, same(value), symmetry="None", seed=seed, persistence=0.9)
+    write_run(tmp_path, same(0.4), symmetry="UM")
+    text = run_report(capsys, tmp_path)
+    columns, rows = table(text, "RBC: RMSE of 10 forecast frames")
+    assert columns == ["n", "test", "UM", "Mag"]
+    assert rows["ResNet"] == ["3"] + ["0.500+-0.200"] * 3  # the sample standard deviation: divisor n - 1
+    assert rows["ResNet UM"] == ["1"] + ["0.400*"] * 3  # the best, and one seed has no deviation
+    assert rows["persistence"] == [f"{statistics.mean([0.9, 0.9, 0.9, 1.0]):.3f}"] * 3
+    assert table(text, "RBC: ESE of 10 forecast frames")[1]["ResNet"] == ["3"] + ["1.000+-0.400"] * 3
+
+
+def test_best_of_an_architecture_and_only_beside_others(tmp_path, capsys):
+    write_run(tmp_path, {"test": (0.3, 1.0), "UM": (0.9, 3.0)}, symmetry="None")
+    write_run(tmp_path, {"test": (0.4, 2.0), "UM": (0.4, 2.0)}, symmetry="UM")
+    write_run(tmp_path, {"test": (0.1, 0.1)}, symmetry="UM", architecture="Unet")
+    _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
+    assert rows["ResNet"] == ["1", "0.300*", "0.900"]
+    assert rows["ResNet UM"] == ["1", "0.400", "0.400*"]
+    assert rows["Unet UM"] == ["1", "0.100", "-"]
+    markdown = run_report(capsys, tmp_path, "--markdown")
+    assert "| ResNet | 1 | **0.300** | 0.900 |" in markdown
+    assert "| Unet UM | 1 | 0.100 | - |" in markdown
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["width=0.5", "num_epoch=2", "kernel_size=5", "learning_rate=0.01", "input_length=10", "train_fraction=0.5"],
+)
+def test_other_settings_are_another_row(tmp_path, capsys, setting):
+    name, value = setting.split("=")
+    write_run(tmp_path, same(0.3), symmetry="UM", seed=0)
+    write_run(tmp_path, same(0.9), symmetry="UM", seed=1, **{name: value})
+    _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
+    default = vars(run_model.parse_args(["--num_epoch=3"]))[name]
+    assert {label: cells[:2] for label, cells in rows.items() if label != "persistence"} == {
+        f"ResNet UM {name} {default}": ["1", "0.300*"],
+        f"ResNet UM {name} {value}": ["1", "0.900"],
+    }
+
+
+def test_options_of_a_symmetry(tmp_path, monkeypatch):
+    """They tell groups apart, and one that is not the default is said even where it is the only one."""
+    runs = [write_run(tmp_path, same(0.3 + seed), symmetry="Mag", seed=seed) for seed in range(3)]
+    monkeypatch.setattr(type(SYMMETRIES["Mag"]), "options", {"order": 8})
+    change(runs[1] / "config.json", order=8)  # the first does not say: it is of the default
+    change(runs[2] / "config.json", order=4)
+    labels = [group.label for group in group_runs(load_runs(tmp_path))]
+    assert labels == ["ResNet Mag order 4", "ResNet Mag order 8"]
+    shutil.rmtree(runs[0])
+    shutil.rmtree(runs[1])
+    assert [group.label for group in group_runs(load_runs(tmp_path))] == ["ResNet Mag order 4"]
+
+
+def test_other_data_are_another_table(tmp_path, capsys):
+    write_run(tmp_path / "a", same(0.3), data="a")
+    write_run(tmp_path / "b", same(0.9), data="b")
+    text = run_report(capsys, tmp_path / "a", tmp_path / "b")
+    titles = [line for line in text.splitlines() if line.startswith("RBC (data ") and "RMSE" in line]
+    assert len(titles) == 2
+    assert sorted(table(text, title)[1]["ResNet UM"][1] for title in titles) == ["0.300", "0.900"]
+
+
+def test_rows_in_the_order_of_the_paper(tmp_path, capsys):
+    for architecture in ("Unet", "ResNet"):
+        for symmetry, augment in (("Mag", ""), ("UM", ""), ("None", "all"), ("None", "")):
+            write_run(tmp_path, same(0.3), architecture=architecture, symmetry=symmetry, augment=augment)
+    _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
+    transforms = "+".join(name for name in SYMMETRIES if name != "None")
+    nets = ["", f" Augm({transforms})", " UM", " Mag"]
+    assert list(rows) == [*(f"ResNet{name}" for name in nets), *(f"Unet{name}" for name in nets), "persistence"]
+
+
+def test_beside_the_published_numbers(tmp_path, capsys):
+    names = ("test", "domain", "UM")
+    for seed, value in enumerate((0.5, 0.7)):
+        write_run(tmp_path, same(value, names), dataset="Ocean", symmetry="UM", architecture="Unet", seed=seed)
+    write_run(tmp_path, same(0.4), symmetry="UM")
+    write_run(tmp_path, same(0.4), symmetry="None", architecture="Unet", width=0.5)
+    text = run_report(capsys, tmp_path)
+    assert list(table(text, "RBC: ESE of 10 forecast frames")[1]) == ["ResNet UM", "Unet width 0.5"]
+    assert "what it calls RMSE may be an MSE" in text
+    ours, ese = "0.600+-0.141", "1.200+-0.283"
+    line = next(line for line in text.split("Ocean: beside the published numbers")[1].splitlines() if "Unet UM" in line)
+    assert line.split()[2:] == ["2", ours, "0.75+-0.01", ours, "1.32+-0.02", ese, "1.19+-0.02", ese, "1.29+-0.00"]
+    convection = text.split("RBC: beside the published numbers")[1].split("\n\n")[0]
+    assert convection.count("not reported") == 2  # the width of the paper only: one row, test and Rot
+
+
+def test_errors_and_costs(tmp_path, capsys):
+    for seed, error in enumerate((1e-7, 3e-7)):
+        errors = {"UM": {"absolute": 1.0, "relative": error}, "Mag": {"absolute": 1.0, "relative": 0.5}}
+        write_run(tmp_path, same(0.3), seed=seed, equivariance_error=errors, peak_memory_mib=100.0 + seed)
+    text = run_report(capsys, tmp_path)
+    assert table(text, "RBC: relative equivariance error")[1]["ResNet UM"] == ["2", "3.0e-07", "5.0e-01"]
+    cells = next(line.split() for line in text.split("RBC: cost")[1].splitlines() if "ResNet UM" in line)
+    machine = f"{platform.machine()} x {torch.get_num_threads()}".split()
+    assert cells[2:] == ["2", "1,234", "3+-0", "2.0", "101", *machine]  # the median of 3, 1 and 2 seconds
+
+
+def test_csv_holds_every_number(tmp_path, capsys):
+    for seed, value in enumerate((0.25, 0.75)):
+        write_run(tmp_path, same(value), seed=seed, augment="Mag")
+    rows = list(csv.DictReader(io.StringIO(run_report(capsys, tmp_path, "--csv"))))
+    found = {(row["measure"], row["set"]): (float(row["mean"]), row["std"], row["n"]) for row in rows}
+    assert len(found) == len(rows)
+    mean, std, n = found["rmse", "Mag"]
+    assert (mean, n) == (0.5, "2")
+    assert float(std) == pytest.approx(0.5 / 2**0.5)
+    assert found["ese", "test"][0] == 1.0
+    assert found["persistence rmse", "UM"][0] == 1.0
+    assert found["equivariance_error relative", "UM"][0] == 0.25
+    assert found["train_windows", ""] == (70.0, "0.0", "2")
+    assert {row["augment"] for row in rows} == {"Mag"}
+
+
+def test_text_fits_a_terminal(tmp_path, capsys):
+    for architecture in ("ResNet", "Unet"):
+        for symmetry in SYMMETRIES:
+            for seed in range(3):
+                scores = same(0.3 + seed, ("test", "domain", "UM", "Mag"))
+                write_run(tmp_path, scores, dataset="Ocean", architecture=architecture, symmetry=symmetry, seed=seed)
+    for arguments in ([tmp_path], [tmp_path, "--verdicts"]):
+        text = run_report(capsys, *arguments)
+        assert max(map(len, text.splitlines())) <= 120
+
+
+# ---------------------------------------------------------------- missing runs
+
+
+def test_missing_runs(tmp_path, capsys):
+    settings = {"data_dir": "data/quick", "width": 0.25}
+    for symmetry, seed in (("None", 0), ("None", 1), ("UM", 0), ("UM", 1), ("Mag", 1)):
+        rate = 0.005 if symmetry == "Mag" else 0.001  # a model's own rate makes it no sweep of its own
+        write_run(tmp_path, same(0.3), symmetry=symmetry, seed=seed, learning_rate=rate, **settings)
+    write_run(tmp_path, same(0.3), symmetry="None", architecture="Unet", seed=0, **settings)
+    write_run(tmp_path, same(0.3), symmetry="UM", seed=7, width=0.5)  # another sweep
+    write_run(tmp_path, same(0.3), symmetry="None", augment="UM", seed=0, **settings)  # another one
+
+    commands = missing_runs(group_runs(load_runs(tmp_path)))
+    expected = {("ResNet", "Mag", 0)} | {("Unet", "None", 1)}
+    expected |= {("Unet", symmetry, seed) for symmetry in ("UM", "Mag") for seed in (0, 1)}
+    found = {}
+    for command in commands:
+        program, script, *flags = shlex.split(command)
+        assert (program, script) == ("python", "run_model.py")
+        args = run_model.parse_args(flags)
+        found[args.architecture, args.symmetry, args.seed] = args
+        assert (args.width, str(args.data_dir), args.results, args.num_epoch) == (0.25, "data/quick", tmp_path, 3)
+    assert found.keys() == expected
+    assert len(commands) == len(expected)
+    assert found["ResNet", "Mag", 0].learning_rate == 0.005
+    text = run_report(capsys, tmp_path)
+    assert all(command in text for command in commands)
+
+
+def test_nothing_is_missing(tmp_path, capsys):
+    for symmetry in ("None", "UM"):
+        write_run(tmp_path, same(0.3), symmetry=symmetry)
+    assert "missing" not in run_report(capsys, tmp_path)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_nothing_to_report(tmp_path, capsys):
+    assert exit_code(lambda: report.main([str(tmp_path)])) == 2
+    assert "no finished run" in capsys.readouterr().err
+    assert exit_code(lambda: report.main([])) == 2
+    assert "which results?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", "{}"),
+        ("metrics.json", "[]"),
+        ("metrics.json", ""),
+        ("config.json", "{}"),
+        ("config.json", '{"symmetry": "Color"}'),
+        ("log.csv", "epoch\n1\n"),
+    ],
+)
+def test_broken_runs(tmp_path, capsys, name, content):
+    folder = write_run(tmp_path, same(0.3))
+    (folder / name).write_text(content)
+    assert exit_code(lambda: report.main([str(tmp_path)])) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is broken; run it again" in line
+
+
+def test_the_same_run_twice(tmp_path, capsys):
+    write_run(tmp_path / "a", same(0.3))
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    assert len(load_runs(tmp_path / "a", tmp_path / "copy")) == 1
+    write_run(tmp_path / "b", same(0.4))
+    with pytest.raises(InputError, match="are the same run with other scores"):
+        load_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_runs_that_go_on_are_not_finished(tmp_path):
+    write_run(tmp_path, same(0.3), seed=0)
+    write_run(tmp_path, same(0.3), seed=1, epochs=2)
+    write_run(tmp_path, same(0.3), seed=2, epochs=2, stopped_early=True)
+    assert sorted(run["seed"] for run in load_runs(tmp_path)) == [0, 2]
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def judged(folder, number):
+    """The word and the findings of one claim."""
+    verdict = claims.verdicts(group_runs(load_runs(folder)))[number - 1]
+    assert verdict.number == number
+    return verdict.word.split(" (")[0], [holds for holds, _ in verdict.findings]
+
+
+@pytest.mark.parametrize(
+    ("own", "plain", "word"),
+    [
+        (0.3000, 0.5, "reproduced"),
+        (0.3059, 0.5, "reproduced"),  # within 2 %
+        (0.3061, 0.5, "not reproduced"),
+        (0.2939, 0.5, "not reproduced"),  # getting better is no keeping
+        (0.3000, 0.4401, "reproduced"),  # the plain net loses 10 %
+        (0.3000, 0.4399, "not reproduced"),
+    ],
+)
+def test_claim_1(tmp_path, own, plain, word):
+    write_run(tmp_path, {"test": (0.4, 1), "UM": (plain, 1)}, symmetry="None")
+    write_run(tmp_path, {"test": (0.3, 1), "UM": (own, 1)}, symmetry="UM")
+    assert judged(tmp_path, 1) == (word, [word == "reproduced"])
+
+
+def test_claim_1_counts_magnitude_in_units_of_persistence(tmp_path):
+    scores = {"test": (0.3, 1), "Mag": (0.36, 1)}  # 20 % more error where persistence has 20 % more
+    for symmetry, factor in (("None", 1.2), ("Mag", 1.0)):
+        folder = write_run(tmp_path, {**scores, "Mag": (0.36 * factor, 1)}, symmetry=symmetry)
+        change(folder / "metrics.json", persistence={"test": {"rmse": 1.0}, "Mag": {"rmse": 1.2}})
+    assert judged(tmp_path, 1) == ("reproduced", [True])
+
+
+def test_claim_1_partly(tmp_path):
+    write_run(tmp_path, {"test": (0.4, 1), "UM": (0.8, 1), "Mag": (0.4, 1)}, symmetry="None")
+    write_run(tmp_path, {"test": (0.3, 1), "UM": (0.3, 1)}, symmetry="UM")
+    write_run(tmp_path, {"test": (0.3, 1), "Mag": (0.3, 1)}, symmetry="Mag")
+    assert judged(tmp_path, 1) == ("partly reproduced", [True, False])
+
+
+def test_claim_2(tmp_path):
+    """RMSE up to one standard deviation of the difference above the plain net's, here hypot(0.1, 0.1) = 0.141."""
+    for seed, delta in enumerate((-0.1, 0.0, 0.1)):
+        write_run(tmp_path, {"test": (0.5 + delta, 2)}, symmetry="None", seed=seed)
+        write_run(tmp_path, {"test": (0.64 + delta, 1)}, symmetry="UM", seed=seed)
+        write_run(tmp_path, {"test": (0.65 + delta, 3)}, symmetry="Mag", seed=seed)
+    assert judged(tmp_path, 2) == ("partly reproduced", [True, True, False, False])
+
+
+def test_claim_3(tmp_path):
+    write_run(tmp_path, {"test": (0.5, 1)}, symmetry="None", dataset="Ocean")
+    write_run(tmp_path, {"test": (0.4, 1)}, symmetry="UM", dataset="Ocean")
+    assert judged(tmp_path, 3) == ("partly reproduced", [True])  # no domain
+    shutil.rmtree(tmp_path)
+    write_run(tmp_path, {"test": (0.5, 1), "domain": (0.8, 1)}, symmetry="None", dataset="Ocean")
+    write_run(tmp_path, {"test": (0.4, 1), "domain": (0.7, 1)}, symmetry="UM", dataset="Ocean")
+    assert judged(tmp_path, 3) == ("reproduced", [True, True])
+    write_run(tmp_path, {"test": (0.6, 1), "domain": (0.9, 1)}, symmetry="Mag", dataset="Ocean")
+    assert judged(tmp_path, 3) == ("partly reproduced", [True, True, False, False])
+
+
+def test_claim_4(tmp_path):
+    write_run(tmp_path, {"test": (0.4, 1), "UM": (0.4, 1)}, symmetry="UM")
+    assert judged(tmp_path, 4) == ("not decided", [])
+    write_run(tmp_path, {"test": (0.5, 1), "UM": (0.5, 1)}, symmetry="None", augment="UM,Mag")
+    assert judged(tmp_path, 4) == ("partly reproduced", [True])  # beats the augmented plain net
+    write_run(tmp_path, {"test": (0.393, 1), "UM": (0.393, 1)}, symmetry="UM", augment="UM")
+    assert judged(tmp_path, 4) == ("reproduced", [True, True])  # a gain of less than 2 %
+    write_run(tmp_path, {"test": (0.3, 1), "Mag": (0.4, 1)}, symmetry="Mag")
+    write_run(tmp_path, {"test": (0.2, 1), "Mag": (0.2, 1)}, symmetry="Mag", augment="Mag")
+    assert judged(tmp_path, 4)[0] == "partly reproduced"
+    assert judged(tmp_path, 4)[1].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("relative", "rmse", "findings"),
+    [(9e-5, 0.5, [True, True]), (2e-4, 0.5, [False, True]), (9e-5, 0.7, [True, False])],
+)
+def test_claim_5(tmp_path, relative, rmse, findings):
+    """RMSE 0.3 on the original, |T| = 2, EE 0.05: the bound is 0.65, and 2 % more are allowed."""
+    errors = {"Mag": {"absolute": 0.05, "relative": relative}}
+    write_run(tmp_path, {"test": (0.3, 1), "Mag": (rmse, 1)}, symmetry="Mag", equivariance_error=errors)
+    assert judged(tmp_path, 5)[1] == findings
+
+
+def test_claim_5_leaves_low_precision_out(tmp_path):
+    errors = {"UM": {"absolute": 0.5, "relative": 1e-3}}
+    folder = write_run(tmp_path, {"test": (0.3, 1), "UM": (0.3, 1)}, symmetry="UM", equivariance_error=errors)
+    change(folder / "config.json", amp=True)
+    assert judged(tmp_path, 5) == ("reproduced", [True])  # the bound alone
+
+
+def test_claim_6(tmp_path, monkeypatch):
+    """Below the plain net at every factor above 1, in RMSE but not in ESE."""
+    monkeypatch.setitem(SYMMETRIES, "Scale", SYMMETRIES["UM"])  # only its name counts here
+    for symmetry, ahead in (("Scale", 0.1), ("None", 0.0)):
+        folder = write_run(tmp_path, {"test": (0.3, 1)}, symmetry=symmetry)
+        factors = {"10.0": (0.3 - ahead, 0.3), "1.5": (0.4 - ahead, 0.4 - ahead), "1.0": (0.5, 0.5)}
+        by_factor = {factor: {"rmse": rmse, "ese": ese} for factor, (rmse, ese) in factors.items()}
+        scores = {name: {"rmse": 0.3, "ese": 0.3} for name in ("test", "Scale")}
+        scores["Scale"]["by_factor"] = by_factor
+        change(folder / "metrics.json", scores=scores)
+    assert judged(tmp_path, 6) == ("partly reproduced", [True, False])
+    (verdict,) = [v for v in claims.verdicts(group_runs(load_runs(tmp_path))) if v.number == 6]
+    assert verdict.lines()[0].endswith("RMSE x1.5 0.300 / 0.400, x10.0 0.200 / 0.300")
+
+
+def test_pairs_are_of_one_sweep(tmp_path):
+    write_run(tmp_path, same(0.3), symmetry="UM")
+    for other in ({"width": 0.5}, {"architecture": "Unet"}, {"augment": "UM"}, {"train_fraction": 0.5}):
+        write_run(tmp_path, same(0.5), symmetry="None", **other)
+    groups = group_runs(load_runs(tmp_path))
+    assert claims.pairs(groups) == []
+    write_run(tmp_path, same(0.5), symmetry="None", learning_rate=0.01)
+    ((group, plain),) = claims.pairs(group_runs(load_runs(tmp_path)))
+    assert (group["symmetry"], plain["symmetry"]) == ("UM", "None")
+
+
+def test_verdicts_are_printed(tmp_path, capsys):
+    write_run(tmp_path, {"test": (0.4, 2), "UM": (0.8, 1)}, symmetry="None")
+    write_run(tmp_path, {"test": (0.3, 1), "UM": (0.3, 1)}, symmetry="UM")
+    text = run_report(capsys, tmp_path, "--verdicts")
+    assert "Claim 1: reproduced (1 of 1 findings hold)" in text
+    assert "holds: RBC ResNet UM: RMSE +0.00% from test to UM, plain net +100.0%" in text
+    assert "Claim 3: not decided" in text
+    assert "not looked at: no pair of ocean runs with a future test set" in text
+    markdown = run_report(capsys, tmp_path, "--verdicts", "--markdown")
+    assert markdown.startswith("- **Claim 1: reproduced")
+
+
+# ---------------------------------------------------------------- evidence
+
+
+def test_collect(tmp_path, capsys):
+    for seed in (0, 1):
+        write_run(tmp_path / "results", same(0.3 + seed), seed=seed, data_dir=str(tmp_path / "private"))
+    kept = tmp_path / "kept"
+    assert "2 runs" in run_report(capsys, tmp_path / "results", "--collect", kept)
+    files = {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()}
+    names = [path.name for path in (tmp_path / "results").iterdir()]
+    assert files == {f"{run}/{name}" for run in names for name in ("config.json", "log.csv", "metrics.json")}
+    for path in kept.glob("*/*"):
+        text = path.read_text()
+        assert "private" not in text
+        assert str(tmp_path) not in text
+    assert run_report(capsys, kept) == run_report(capsys, tmp_path / "results")
+    assert "2 runs" in run_report(capsys, tmp_path / "results", "--collect", kept)  # again, over what is there
+
+
+def test_collect_keeps_data_apart(tmp_path):
+    write_run(tmp_path / "a", same(0.3), data="a")
+    write_run(tmp_path / "b", same(0.3), data="b", seed=1)
+    collect(load_runs(tmp_path / "a"), tmp_path / "kept")
+    before = sorted(tmp_path.glob("kept/*"))
+    with pytest.raises(InputError, match="were run on different data; keep them apart"):
+        collect(load_runs(tmp_path / "b"), tmp_path / "kept")
+    assert sorted(tmp_path.glob("kept/*")) == before
+
+
+def test_reports_in_a_readme(tmp_path, capsys):
+    write_run(tmp_path / "results", same(0.3))
+    readme = tmp_path / "README.md"
+    text = "a\n<!-- report: results -->\nold\n<!-- end -->\nb\n<!-- report: results --verdicts -->\n<!-- end -->\nc\n"
+    readme.write_text(text)
+    run_report(capsys, "--readme", readme)
+    first = readme.read_text()
+    tables, judgement = (
+        run_report(capsys, tmp_path / "results", "--markdown", *more).rstrip() for more in ([], ["--verdicts"])
+    )
+    assert first == (
+        f"a\n<!-- report: results -->\n\n{tables}\n\n<!-- end -->\n"
+        f"b\n<!-- report: results --verdicts -->\n\n{judgement}\n\n<!-- end -->\nc\n"
+    )
+    run_report(capsys, "--readme", readme)
+    assert readme.read_text() == first
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- report: results -->\n",
+        "<!-- report: results -->\n<!-- report: results -->\n<!-- end -->\n",
+    ],
+)
+def test_markers_that_are_not_closed(tmp_path, capsys, text):
+    write_run(tmp_path / "results", same(0.3))
+    (tmp_path / "README.md").write_text(text)
+    assert exit_code(lambda: report.main(["--readme", str(tmp_path / "README.md")])) == 2
+    assert "<!-- end -->" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == text
+
+
+def test_readme_shows_the_committed_evidence():
+    text = (ROOT / "README.md").read_text()
+    assert report.with_reports(text, ROOT) == text, "run python -m evaluation.report --readme README.md"
+
+
+def test_committed_evidence_is_whole():
+    """Every committed run can be read, is alone with its data, and names no place of the machine it was made on."""
+    folders = {path.parent.parent for path in EVIDENCE.rglob("config.json")}
+    for folder in folders:
+        runs = load_runs(folder)
+        assert len(runs) == len(list(folder.glob("*/config.json")))
+        assert len({(group["dataset"], group.data) for group in group_runs(runs)}) == len({r["dataset"] for r in runs})
+    for path in EVIDENCE.rglob("*.json"):
+        assert "data_dir" not in path.read_text()
+        assert platform.node() not in path.read_text()
+    assert not [path for path in EVIDENCE.rglob("*") if path.suffix in (".pt", ".tmp")]
+
+
+def test_evidence_is_not_ignored():
+    path = "evaluation/evidence/quick/RBC_ResNet_UM/metrics.json"
+    done = subprocess.run(["git", "-C", ROOT, "check-ignore", "--quiet", path], check=False)
+    assert done.returncode != 0
+
+
+# ---------------------------------------------------------------- with run_model
+
+
+def test_report_of_a_real_run(data_dir, tmp_path, capsys):
+    command = "--architecture Unet --input_length 4 --output_length 2 --width 0.125 --num_epoch 1 --device cpu".split()
+    command += ["--data_dir", str(data_dir), "--results", str(tmp_path)]
+    assert exit_code(lambda: run_model.main(command)) == 0
+    capsys.readouterr()
+    (path,) = tmp_path.glob("*/metrics.json")
+    metrics = json.loads(path.read_text())
+    text = run_report(capsys, tmp_path)
+    columns, rows = table(text, "RBC: RMSE of 10 forecast frames")
+    assert columns == ["n", *metrics["scores"]]
+    assert rows["Unet UM width 0.125"] == ["1", *(f"{row['rmse']:.3f}" for row in metrics["scores"].values())]
+    assert rows["persistence"] == [f"{row['rmse']:.3f}" for row in metrics["persistence"].values()]
+    assert f"{metrics['parameters']:,}" in text
