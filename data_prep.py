@@ -41,6 +41,7 @@ import scipy.io
 import torch
 
 from models import SYMMETRIES
+from models.rotation import Rotation
 from simulation.rayleigh_benard import PRESETS, simulate
 from utils import SCHEMA, InputError, choose_device, exit_code, progress, write_json
 
@@ -963,12 +964,13 @@ def describe_split(folder, name, source, split, frames):
     }
 
 
-def write_tables(folder, count, seed):
+def write_tables(folder, count, seed, angle_step):
     """Draw one group element per test window for every symmetry; return the names of the files."""
-    names = {name: f"test_{name.lower()}.npz" for name in SYMMETRIES if name != "None"}
+    symmetries = {**SYMMETRIES, "Rot": Rotation(angle_step=angle_step)}
+    names = {name: f"test_{name.lower()}.npz" for name in symmetries if name != "None"}
     for name, file in names.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-        np.savez(folder / file, elements=SYMMETRIES[name].sample(count, generator).numpy())
+        np.savez(folder / file, elements=symmetries[name].sample(count, generator).numpy())
     return names
 
 
@@ -1014,7 +1016,7 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
         "time_step": source.time_step,
         "orientation": divergence and dict(zip(("divergence", "reversed"), divergence, strict=True)),
         "splits": splits,
-        "tables": {"test": write_tables(folder, plans["test"].count, args.seed)},
+        "tables": {"test": write_tables(folder, plans["test"].count, args.seed, args.angle_step)},
     }
     write_json(folder / "meta.json", meta)
     notes = [*source.notes, *(f"test files: {note}" for note in (domain.notes if domain else ()))]
@@ -1205,6 +1207,13 @@ def parse_args(argv):
             type=whole(1),
             metavar=("TRAIN", "VALID", "TEST"),
             help="numbers of windows, or proportions where there are fewer (default: the release's)",
+        )
+        command.add_argument(
+            "--angle_step",
+            type=int,
+            choices=(90, 45, 30, 15),
+            default=90,
+            help="of the test set Rot: multiples of this angle in degrees (default %(default)s; exact on the grid)",
         )
         command.add_argument(
             "--seed", type=whole(0), default=0, help="of transforms and simulation (default %(default)s)"

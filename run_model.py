@@ -74,6 +74,8 @@ def parse_args(argv=None):
     )
     add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
     add("--augment", default="", help="train on random transforms: UM, Mag, several as UM,Mag, or all (default none)")
+    add("--rotation_order", type=int, default=8, help="Rot: turns by 360 / N degrees, N a multiple of 4 (default 8)")
+    add("--reflections", action="store_true", help="Rot: keep reflections too, at twice the cost")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--compile", action="store_true", help="torch.compile the model (CUDA only)")
@@ -116,6 +118,8 @@ def check_args(args):
         args.dataset = match(args.dataset, DATASETS, "dataset")
         args.architecture = match(args.architecture, ARCHITECTURES, "architecture")
         args.symmetry = match(args.symmetry, SYMMETRIES, "symmetry")
+        symmetry = SYMMETRIES[args.symmetry]
+        type(symmetry)(**{name: getattr(args, name) for name in symmetry.options})  # refuses what it cannot build
         transforms = [name for name in SYMMETRIES if name != "None"]
         wanted = transforms if args.augment.lower() == "all" else [name for name in args.augment.split(",") if name]
         args.augment = [match(name, transforms, "symmetry") for name in wanted]
@@ -279,7 +283,7 @@ def equivariance(model, windows, symmetry, elements, args):
 
     index = torch.linspace(0, len(windows) - 1, min(EQUIVARIANCE_WINDOWS, len(windows))).long()
     frames, mask = windows.read(index, args.input_length, 0)
-    errors = equivariance_error(forecast, symmetry, elements[index].to(frames.device), frames, mask)
+    errors = equivariance_error(forecast, symmetry, elements[index], frames, mask)
     return dict(zip(("absolute", "relative"), (error.item() for error in errors), strict=True))
 
 

@@ -29,7 +29,7 @@ from torch.nn.utils import parametrize
 
 from models.backbone import ResidualBlock, Symmetry, odd_kernel
 
-CORRELATION_LENGTH = 1.0  # of the flow for which the basis is steered best, in cells
+CORRELATION_LENGTH = 1.5  # of the flow for which the basis is steered best, in cells
 
 
 def harmonics(kernel_size):
