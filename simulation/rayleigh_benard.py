@@ -273,9 +273,10 @@ def simulate(settings, path, device="cpu"):
     """Simulate and stream the stored frames to ``path``, the time averages to the ``.json`` beside it.
 
     The file is a NumPy array of ``settings.stored_shape``, float32: u and w in cell centres, row 0 at the hot wall.
-    The temperature of the same frames goes to :func:`temperature_file`, ``(frames, rows, columns)``. The first frame is taken one interval after the spin-up, which is rounded up to whole intervals. What is finished
-    is not simulated again; a run that was killed goes on from the hidden checkpoint beside ``path`` and ends with
-    the frames of one that was not.
+    The temperature of the same frames goes to :func:`temperature_file`, ``(frames, rows, columns)``. The first frame
+    is taken one interval after the spin-up, which is rounded up to whole intervals. What is finished is not simulated
+    again; a run that was killed goes on from the hidden checkpoint beside ``path`` and ends with the frames of one
+    that was not.
 
     Args:
         settings: :class:`Settings`, such as ``dataclasses.replace(PRESETS["small"], ra=5e6)``.
@@ -316,7 +317,11 @@ def temperature_file(path):
 
 
 def _simulate(settings, partial, checkpoint, device):
-    """Fill the files ``partial``, of temperature and velocity, after a kill from the checkpoint on; returns what the ``.json`` shall hold."""
+    """Fill the files ``partial``, temperature and velocity, after a kill from the checkpoint on.
+
+    Returns:
+        What the ``.json`` shall hold.
+    """
     solver = RayleighBenard(settings, device)
     spin_up, done, nusselt = math.ceil(settings.spin_up / settings.interval), 0, 0.0
     resumed = checkpoint.exists() and all(file.exists() for file in partial)
