@@ -1,323 +1,525 @@
 """Figures, each as PNG for the screen and as PDF for print; animations as GIF.
 
-python -m evaluation.figures convection data/rbc_small.npy    # what data_prep.py rbc --simulate small left behind
+    python -m evaluation.figures convection data/rbc_small.npy    # what data_prep.py rbc --simulate small left behind
+    python -m evaluation.figures runs results/quick/*             # finished runs of run_model.py
+
+Of runs, for every data set: the errors step by step, the learning curves and, where it was tested, the error against the
+upscaling factor. For every architecture, too: forecasts of an original and of transformed flows, spectra, and the error
+against the strength of a transformation.
 """
 
 import argparse
-import json
+import csv
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 
-from data_prep import load_array
-from simulation.rayleigh_benard import Settings, statistics, temperature_file
-from utils import InputError, exit_code, replacing
+from evaluation import convection
+from evaluation.rmse import rmse
+from evaluation.spectrum import log_spectrum, velocity_spectrum
+from evaluation.style import (
+    COLOURS,
+    LINES,
+    STYLE,
+    field_map,
+    new_figure,
+    note,
+    reference_slope,
+    save,
+    save_animation,
+)
+from models import SYMMETRIES, build_model
+from run_model import TEST_STEPS, read_json, read_table
+from utils import (
+    InputError,
+    Windows,
+    choose_device,
+    exit_code,
+    load_checkpoint,
+    load_meta,
+    persistence,
+    roll_out,
+    transform,
+)
 
-# ---------------------------------------------------------------- the house style
+STEPS_SHOWN = 1, 5, 10  # as in the paper's Figure 2
+SPECTRUM_SAMPLES = 64  # test windows, evenly spread
+SWEEP_SAMPLES = 16
+SPEED = "speed / standard deviation"
 
-WIDTH = 7.0  # inches, of a page
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 3,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.2,
-    "savefig.dpi": 160,
-    "pdf.fonttype": 42,  # text stays text
-}
-ANIMATED = 60  # frames at most
-# Colour maps and colours that are even in lightness and safe for the colour-blind.
-DIVERGING, SEQUENTIAL, TURNING = "RdBu_r", "cividis", "PuOr_r"
-
-
-def new_figure(height, rows=1, columns=1, **options):
-    """A figure of the page's width and its axes; ``height`` in inches."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, **options)
-
-
-def save(figure, path):
-    """Write ``path`` with the endings .png and .pdf, whole or not at all; returns the two paths."""
-    paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
-    for target in paths:
-        with replacing(target) as temporary:
-            figure.savefig(temporary, format=target.suffix[1:])
-    return paths
-
-
-def save_animation(figure, update, count, path, dpi=110, milliseconds=80):
-    """Write an endless GIF of the figure after ``update(0)``, ..., ``update(count - 1)``; returns its path.
-
-    All frames share the colours of the first: a palette of its own for each would flicker.
-    """
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    images = []
-    for i in range(count):
-        update(i)
-        canvas.draw()
-        figure.set_layout_engine("none")  # what the first frame has laid out stays where it is
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        images.append(
-            image.quantize(128) if not images else image.quantize(palette=images[0], dither=Image.Dither.NONE)
-        )
-    with replacing(path) as temporary:
-        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
-    return path
-
-
-# ---------------------------------------------------------------- convection: what is computed
+# ---------------------------------------------------------------- runs and their data
 
 
 @dataclass
-class Convection:
-    """Frames of a flow between two walls, mapped from disk.
+class Run:
+    """A finished run.
 
     Attributes:
-        name: of the file.
-        velocity: ``(frames, 2, rows, columns)``; free-fall velocities U where it was simulated here.
-        report: what the simulation wrote beside its frames; None of any other flow.
+        config, metrics: what its ``config.json`` and ``metrics.json`` hold.
+        history: the rows of its ``log.csv``, as numbers.
+        windows: the test split of the data it was trained on.
+        tables: by symmetry, the group elements of the transformed test sets, one per window.
+        model: its net with the best weights.
     """
 
-    name: str
-    velocity: np.ndarray
-    report: dict | None
+    config: dict
+    metrics: dict
+    history: list
+    windows: Windows
+    tables: dict
+    model: torch.nn.Module
+
+    @property
+    def symmetry(self):
+        return self.config["symmetry"]
+
+    @property
+    def label(self):
+        return "plain" if self.symmetry == "None" else self.symmetry
 
 
-def load_convection(path):
-    """Open what :func:`simulation.rayleigh_benard.simulate` wrote, or any ``.npy`` or ``.pt`` array ``(T, 2, H, W)``.
-
-    Raises:
-        InputError: no such array there, or it does not fit its ``.json``.
-    """
-    path, report = Path(path), None
-    velocity = load_array(path)
-    if velocity.ndim != 4 or velocity.shape[1] != 2 or 0 in velocity.shape:
-        raise InputError(f"{path} has shape {velocity.shape}, wanted (T, 2, H, W): frames of u and w")
-    if path.with_suffix(".json").is_file():
-        try:
-            report = json.loads(path.with_suffix(".json").read_text())
-            settings = report["settings"] = Settings(**report["settings"])
-            report["nusselt"] = float(report["nusselt"])
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path.with_suffix('.json')} is broken; remove {path} and simulate again") from None
-        if velocity.shape != settings.stored_shape:
-            raise InputError(f"{path} has shape {velocity.shape}, its .json says {settings.stored_shape}")
-    return Convection(path.stem, velocity, report)
-
-
-def load_temperature(path, flow):
-    """The temperature of a simulation's frames, mapped ``(frames, rows, columns)``; InputError if it is not there."""
-    path = temperature_file(path)
-    if not path.is_file():
-        raise InputError(f"{path} is not there; remove {flow.name}.npy and simulate again, which writes both")
-    temperature = load_array(path)
-    frames, _, *grid = flow.velocity.shape
-    if temperature.shape != (frames, *grid):
-        raise InputError(f"{path} has shape {temperature.shape}, wanted {(frames, *grid)}; simulate again")
-    return temperature
-
-
-def convection_grid(settings):
-    """Where :func:`convection_fields` has its values, in heights H.
-
-    Returns:
-        ``x``, the stored columns, one before them and two behind, and ``z``, the stored rows between the two walls.
-    """
-    _, _, rows, columns = settings.stored_shape
-    x = (np.arange(-1, columns + 2) * settings.store_every + 0.5) / settings.nz
-    z = (np.arange(rows) * settings.store_every + 0.5) / settings.nz
-    return x, np.concatenate([[0], z, [1]])
-
-
-def between_walls(field, hot, cold):
-    """Continue a field periodically in x and put the walls' values at its bottom and top."""
-    field = np.pad(np.float64(field), ((1, 1), (1, 2)), mode="wrap")
-    field[0], field[-1] = hot, cold
-    return field
-
-
-def vorticity(u, v, x, y):
-    """dv/dx - du/dy of velocities ``(rows, columns)`` at points ``x`` and ``y``, by differences of second order."""
-    return np.gradient(v, x, axis=1, edge_order=2) - np.gradient(u, y, axis=0, edge_order=2)
-
-
-def convection_fields(velocity, temperature, x, z):
-    """What is drawn of one frame: temperature, u, w and vorticity on the grid of :func:`convection_grid`.
+def load_run(folder, data_dirs, device):
+    """Load a finished run.
 
     Args:
-        velocity: ``(2, rows, columns)``, temperature: ``(rows, columns)``.
+        folder: of the run.
+        data_dirs: where its data may be.
+        device: where it shall forecast.
+
+    Raises:
+        InputError: a file is missing or broken, or none of the data are what the run was trained on.
     """
-    u, w = (between_walls(component, 0, 0) for component in velocity)
-    return between_walls(temperature, 0.5, -0.5), u, w, vorticity(u, w, x, z)
+    for name in ("config.json", "metrics.json", "log.csv", "best.pt"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} has no {name}, so it is no finished run; run_model.py makes them")
+    config, metrics = read_json(folder / "config.json"), read_json(folder / "metrics.json")
+    with open(folder / "log.csv", newline="") as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    data, meta = find_data(folder, config, data_dirs)
+    windows = Windows(data, meta, "test", device)
+    tables = {
+        name: read_table(data / file, len(windows))
+        for name, file in meta["tables"]["test"].items()
+        if name in SYMMETRIES
+    }
+    options = {name: config[name] for name in SYMMETRIES[config["symmetry"]].options}
+    net = (config[name] for name in ("architecture", "symmetry", "input_length", "kernel_size", "width"))
+    model = build_model(*net, **options).to(device).eval()
+    model.load_state_dict(load_checkpoint(folder / "best.pt", device)["model"])
+    return Run(config, metrics, history, windows, tables, model)
 
 
-def autocorrelation(series):
-    """Correlation of ``(time, n)`` with itself 0, 1, ..., time // 2 steps later, each of the n about its mean."""
-    series = series - series.mean(0)
-    energy, count = np.square(series).sum(1), len(series)
-    result = []
-    for lag in range(count // 2 + 1):
-        norm = np.sqrt(energy[: count - lag].sum() * energy[lag:].sum())
-        result.append(np.sum(series[: count - lag] * series[lag:]) / norm)
-    return np.array(result)
+def find_data(folder, config, data_dirs):
+    """The prepared data that a run was trained on, known by their checksums: its folder and its ``meta.json``."""
+    candidates = [data / config["dataset"].lower() for data in data_dirs]
+    found = [candidate for candidate in candidates if (candidate / "meta.json").is_file()]
+    for candidate in found:
+        meta = load_meta(candidate)
+        if {name: split["sha256"] for name, split in meta["splits"].items()} == config["data"]:
+            return candidate, meta
+    where = ", ".join(map(str, candidates))
+    what = "other data than those" if found else "data that are not"
+    raise InputError(f"{folder} was trained on {what} in {where}; name their folder with --data_dir")
 
 
-def rocking_period(velocity):
-    """Frames in which the rolls rock to and fro; None if they do not.
+def evenly_spread(windows, count):
+    """Indices of ``count`` windows from the first to the last; all, if there are fewer."""
+    return torch.linspace(0, len(windows) - 1, min(count, len(windows))).long()
 
-    At half height the wind of rolls at rest is vertical; rocking rolls blow to the left and to the right there in
-    turn. The period is the lag at which u at half height resembles itself most, in the first stretch of lags with a
-    positive correlation behind one with a negative.
+
+def read(runs, index):
+    """Frames ``(n, past + TEST_STEPS, 2, H, W)`` and mask of windows, with as much past as the most curious net reads."""
+    past = max(run.config["input_length"] for run in runs)
+    return runs[0].windows.read(index, past, TEST_STEPS)
+
+
+@torch.inference_mode()
+def forecast(run, frames, mask):
+    """A net's forecast of the last TEST_STEPS of ``frames`` from those before them: ``(n, TEST_STEPS, 2, H, W)``."""
+    past = frames[:, -TEST_STEPS - run.config["input_length"] : -TEST_STEPS]
+    parts = [slice(i, i + run.config["batch_size"]) for i in range(0, len(past), run.config["batch_size"])]
+    return torch.cat([roll_out(run.model, past[i], TEST_STEPS, None if mask is None else mask[i]) for i in parts])
+
+
+def truth_and_forecasts(runs, frames, mask):
+    """What is drawn side by side: ``{"target": frames, label: forecast, ...}``, ``(n, TEST_STEPS, 2, H, W)`` each."""
+    return {"target": frames[:, -TEST_STEPS:], **{run.label: forecast(run, frames, mask) for run in runs}}
+
+
+# ---------------------------------------------------------------- flows and forecasts
+
+
+def speed(flow, mask):
+    """Speed of flows ``(..., 2, H, W)`` as a numpy array, not a number where ``mask`` ``(..., H, W)`` is False."""
+    norm = flow.norm(dim=-3)
+    return (norm if mask is None else torch.where(mask, norm, torch.nan)).cpu().numpy()
+
+
+def draw_block(figure, title, flows, mask):
+    """One sample: a column per entry of ``flows``, a row per step, errors noted, one bar of colours.
+
+    Args:
+        figure: figure or subfigure.
+        flows: ``{label: (1, TEST_STEPS, 2, H, W)}``, the target first.
+        mask: ``(1, 1, H, W)`` or None.
     """
-    rows = velocity.shape[2]
-    wind = velocity[:, 0, (rows - 1) // 2 : rows // 2 + 1].astype(np.float64).mean(1)
-    correlation = autocorrelation(wind)
-    lags = np.arange(len(correlation))
-    opposite = lags[correlation < 0]
-    again = lags[(correlation > 0) & (lags > opposite.min(initial=len(lags)))]
-    if not len(again):
-        return None
-    end = opposite[opposite > again[0]].min(initial=len(lags))
-    return int(again[0] + correlation[again[0] : end].argmax())
+    panels = figure.subplots(len(STEPS_SHOWN), len(flows), sharex=True, sharey=True)
+    target, fastest = flows["target"], np.nanquantile(speed(flows["target"], mask), 0.999)
+    for row, step in zip(panels, STEPS_SHOWN, strict=True):
+        for axes, (label, flow) in zip(row, flows.items(), strict=True):
+            image = field_map(axes, speed(flow[:, step - 1], None if mask is None else mask[:, 0])[0], fastest)
+            if label != "target":
+                note(axes, f"RMSE {rmse(flow, target, mask, per_step=True)[step - 1]:.2f}")
+        row[0].set_ylabel(f"step {step}\ny / cells")
+    for top, bottom, label in zip(panels[0], panels[-1], flows, strict=True):
+        top.set_title(label)
+        bottom.set_xlabel("x / cells")
+    figure.suptitle(title, fontsize=STYLE["font.size"])
+    figure.colorbar(image, ax=panels, label=SPEED, extend="max", aspect=40, pad=0.01)
 
 
-def roll_shares(velocity):
-    """Shares of the wavenumbers 0, 1, 2, ... along x in the variance of w averaged over time and height."""
-    w = sum(frame[1].mean(0, dtype=np.float64) for frame in velocity) / len(velocity)
-    power = np.square(np.abs(np.fft.rfft(w - w.mean())))
-    power[1 : (len(w) + 1) // 2] *= 2  # each of these stands for its mirror image, too
-    return power / power.sum()
-
-
-def convection_numbers(flow):
-    """The numbers by which one convection is compared with another: ``{what: text}``."""
-    found, shares, period = statistics(flow.velocity), roll_shares(flow.velocity), rocking_period(flow.velocity)
-    numbers = {"flow": flow.name}
-    if flow.report:
-        settings, nusselt = flow.report["settings"], flow.report["nusselt"]
-        expected = 0.138 * settings.ra**0.285  # Johnston and Doering, Phys. Rev. Lett. 102, 064501, 2009
-        numbers["Ra, Pr"] = f"{settings.ra:g}, {settings.pr:g}"
-        numbers["free-fall times between frames"] = f"{settings.interval:g}"
-        numbers["Nusselt number"] = f"{nusselt:.2f}"
-        numbers["  against 0.138 Ra^0.285"] = f"{nusselt / expected - 1:+.1%}"
-    numbers["rms speed"] = f"{found['rms_speed']:.3f}"
-    for component, name in enumerate("uw"):
-        correlations = [pair[component] for pair in found["correlation"].values()]
-        lags = ", ".join(found["correlation"])
-        numbers[f"correlation of {name}, {lags} frames apart"] = " ".join(f"{c:.3f}" for c in correlations)
-    numbers["strongest wavenumber of the rolls"] = f"{shares.argmax()} ({shares.max():.0%})"
-    numbers["frames in which they rock to and fro"] = str(period or "-")
-    return numbers
-
-
-def side_by_side(columns):
-    """Lines of a table: one row per key of the dicts, one column per dict."""
-    keys = list(dict.fromkeys(key for column in columns for key in column))
-    widths = [max(map(len, keys)), *(max(map(len, column.values())) for column in columns)]
-    for key in keys:
-        cells = [f"{column.get(key, '-'):>{width}}" for column, width in zip(columns, widths[1:], strict=True)]
-        yield "  ".join([f"{key:{widths[0]}}", *cells])
-
-
-# ---------------------------------------------------------------- convection: what is drawn
-
-WARMTH = -0.35, 0.35  # temperatures between which the colours change; beyond are the boundary layers
-
-
-def draw_cell(axes, x, z, values, cmap, low, high, unit):
-    """A field of the whole cell, walls included, in its true proportions, with a bar of its colours."""
-    mesh = axes.pcolormesh(x, z, values, shading="gouraud", cmap=cmap, vmin=low, vmax=high, rasterized=True)
-    axes.set(aspect="equal", xlim=(0, x[-2] - x[1]), ylim=(0, 1), yticks=(0, 1), ylabel="z / H")
-    extend = {(False, False): "neither", (False, True): "max"}.get((values.min() < low, values.max() > high), "both")
-    axes.figure.colorbar(mesh, cax=axes.inset_axes([1.012, 0, 0.012, 1]), label=unit, extend=extend)
-    return mesh
-
-
-def draw_arrows(axes, x, z, u, w, per_height=6):
-    """Velocity as arrows in the middle of square boxes, ``per_height`` of them between the walls."""
-    at = (np.arange(per_height) + 0.5) / per_height
-    along = np.arange(0.5 / per_height, x[-2] - x[1], 1 / per_height)
-    points = np.ix_(np.abs(z[:, None] - at).argmin(0), np.abs(x[:, None] - along).argmin(0))
-    axes.quiver(along, at, u[points], w[points], color="white", pivot="mid", scale=28, width=0.0013)
-
-
-def draw_convection(flow, temperature, frame):
-    """Temperature, velocity and vorticity of one frame, one above the other; returns the figure."""
-    settings = flow.report["settings"]
-    x, z = convection_grid(settings)
-    warmth, u, w, turning = convection_fields(flow.velocity[frame], temperature[frame], x, z)
-    speed, strong = np.hypot(u, w), np.quantile(np.abs(turning), 0.95)
-    figure, panels = new_figure(3.5, rows=3, sharex=True)
-    draw_cell(panels[0], x, z, warmth, DIVERGING, *WARMTH, "$\\Delta$")
-    draw_cell(panels[1], x, z, speed, SEQUENTIAL, 0, speed.max(), "$U$")
-    draw_arrows(panels[1], x, z, u, w)
-    draw_cell(panels[2], x, z, turning, TURNING, -strong, strong, "$U/H$")
-    panels[0].set_title("temperature, in differences $\\Delta$ between the walls")
-    panels[0].set_title(f"Ra = {scientific(settings.ra)}, Pr = {settings.pr:g}", loc="right")
-    panels[1].set_title("velocity, in free-fall velocities $U$")
-    panels[2].set_title("vorticity, in $U/H$ ($H$: height)")
-    panels[-1].set_xlabel("x / H")
+def draw_original(runs, index):
+    """Forecasts of one test window by all nets of an architecture, beside the truth."""
+    frames, mask = read(runs, torch.tensor([index]))
+    figure = new_figure(4.2 * 4 / (len(runs) + 1))
+    draw_block(figure, f"test window {index}", truth_and_forecasts(runs, frames, mask), mask)
     return figure
 
 
-def scientific(number):
-    """A number as a power of ten, for mathtext: 2.5e8 -> $2.5 \\times 10^{8}$."""
-    digits, power = f"{number:e}".split("e")
-    digits = "" if float(digits) == 1 else f"{float(digits):g} \\times "
-    return f"${digits}10^{{{int(power)}}}$"
+def draw_transformed(runs, index):
+    """The paper's Figure 2: one test window under each transformation, forecast by the plain net and by its own."""
+    frames, mask = read(runs, torch.tensor([index]))
+    names = transformations(runs)
+    rows = math.ceil(len(names) / 2)
+    figure = new_figure(3.7 * rows)
+    blocks = figure.subfigures(rows, min(len(names), 2), squeeze=False).flat
+    for block, name in zip(blocks, names, strict=False):
+        g = runs[0].tables[name][[index]]
+        moved, moved_mask = transform(SYMMETRIES[name], g, frames, mask)
+        nets = [run for run in runs if run.symmetry in ("None", name)]
+        values = ", ".join(f"{value:.2f}" for value in g.flatten().tolist())
+        draw_block(
+            block, f"test window {index}, {name} by {values}", truth_and_forecasts(nets, moved, moved_mask), moved_mask
+        )
+    return figure
 
 
-def animate_convection(flow, temperature, path, frames):
-    """The temperature of the last ``frames`` frames as a GIF; returns its path."""
-    settings, first = flow.report["settings"], len(temperature) - frames
-    x, z = convection_grid(settings)
-    figure, axes = new_figure(1.4)
-    mesh = draw_cell(axes, x, z, between_walls(temperature[first], 0.5, -0.5), DIVERGING, *WARMTH, "$\\Delta$")
-    axes.set_xlabel("x / H")
+def transformations(runs):
+    """Symmetries that have both a net among ``runs`` and a transformed test set."""
+    return [run.symmetry for run in runs if run.symmetry in run.tables]
+
+
+def animate_forecasts(runs, index, path):
+    """The roll-outs of all nets of an architecture beside the truth, as a GIF; returns its path."""
+    frames, mask = read(runs, torch.tensor([index]))
+    speeds = {
+        label: speed(flow[0], None if mask is None else mask[0])
+        for label, flow in truth_and_forecasts(runs, frames, mask).items()
+    }
+    figure = new_figure(6 / len(speeds) + 0.4)
+    panels = figure.subplots(1, len(speeds), sharey=True)
+    fastest = np.nanquantile(speeds["target"], 0.999)
+    images = [field_map(axes, values[0], fastest) for axes, values in zip(panels, speeds.values(), strict=True)]
+    figure.colorbar(images[0], ax=panels, label=SPEED, extend="max", shrink=0.8, pad=0.01)
+    panels[0].set_ylabel("y / cells")
+    for axes in panels:
+        axes.set_xlabel("x / cells")
 
     def update(i):
-        mesh.set_array(between_walls(temperature[first + i], 0.5, -0.5).ravel())
-        axes.set_title(
-            f"temperature, Ra = {scientific(settings.ra)}, after {i * settings.interval:4.1f} free-fall times"
-        )
+        for axes, image, (label, values) in zip(panels, images, speeds.items(), strict=True):
+            image.set_data(values[i])
+            axes.set_title(f"{label}, step {i + 1:2d}")
 
-    return save_animation(figure, update, frames, path)
+    return save_animation(figure, update, TEST_STEPS, path, milliseconds=400)
 
 
-def convection(args):
-    """The command ``convection``."""
-    flows = [load_convection(path) for path in args.raw]
-    simulated = [(path, flow) for path, flow in zip(args.raw, flows, strict=True) if flow.report]
-    temperatures = [load_temperature(path, flow) for path, flow in simulated]
-    print(*side_by_side([convection_numbers(flow) for flow in flows]), sep="\n")
-    args.figures.mkdir(parents=True, exist_ok=True)
-    for (_, flow), temperature in zip(simulated, temperatures, strict=True):
-        written = save(draw_convection(flow, temperature, -1), args.figures / flow.name)
-        count = min(ANIMATED, len(temperature))
-        written.append(animate_convection(flow, temperature, args.figures / f"{flow.name}.gif", count))
-        print(*(f"wrote {path}" for path in written), sep="\n")
+# ---------------------------------------------------------------- spectra
+
+
+def draw_spectra(runs):
+    """Spectra of forecasts and truth: of the fluctuation's energy, which the ESE compares, and of the velocity."""
+    frames, mask = read(runs, evenly_spread(runs[0].windows, SPECTRUM_SAMPLES))
+    figure = new_figure(2.9)
+    left, right = figure.subplots(1, 2)
+    waves = np.arange(1, max(frames.shape[-2:]) // 2 + 1)
+    colours = {"target": "black", **{run.label: COLOURS[run.symmetry] for run in runs}}
+    for label, flow in truth_and_forecasts(runs, frames, mask).items():
+        fluctuation = 10 ** log_spectrum(flow, mask).mean(0).cpu().numpy()[: len(waves)]
+        velocity = velocity_spectrum(flow, mask).mean(0).cpu().numpy()[1 : len(waves) + 1]
+        left.loglog(waves, fluctuation, color=colours[label], label=label)
+        right.loglog(waves, velocity, color=colours[label], label=label)
+        if label == "target":
+            middle = slice(len(waves) // 8, len(waves) // 2 + 1)
+            for exponent, name in ((-5 / 3, "$k^{-5/3}$"), (-3, "$k^{-3}$")):
+                reference_slope(right, waves[middle], velocity[middle], exponent, name)
+    left.set(
+        title="energy of the fluctuation in time, as in the ESE",
+        ylabel="mean of |FFT|$^2$ over a ring / (variance)$^2$",
+    )
+    right.set(title="velocity under a Hann window", ylabel="sum over a ring, $E(k)$ / variance")
+    for axes in (left, right):
+        axes.set_xlabel("wavenumber / waves per side of the tile")
+    left.legend()
+    return figure
+
+
+# ---------------------------------------------------------------- error against the strength of a transformation
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A path through a symmetry's group.
+
+    Attributes:
+        label: of the numbers along the path.
+        strengths: these numbers.
+        shown: those at which forecasts are drawn.
+        element: ``(strength, n)`` -> n group elements of this strength.
+        inverse: of group elements.
+        scale: of the axis, or "polar" for angles in degrees.
+    """
+
+    label: str
+    strengths: tuple
+    shown: tuple
+    element: Callable
+    inverse: Callable
+    scale: str
+
+
+def velocities(strength, n):
+    """``(n, 2)`` velocities of one size, their directions evenly spread."""
+    angle = 2 * math.pi * torch.arange(n) / n
+    return strength * torch.stack((angle.cos(), angle.sin()), 1)
+
+
+def equal(strength, n):
+    return torch.full((n,), float(strength))
+
+
+SWEEPS = {
+    "UM": Sweep(
+        "speed |c| of the frame / standard deviation",
+        (0, 0.25, 0.5, 1, 1.5, 2, 3, 4),
+        (0, 1, 2, 4),
+        velocities,
+        torch.neg,
+        "linear",
+    ),
+    "Mag": Sweep(
+        "factor $\\lambda$",
+        (0.125, 0.25, 0.5, 1, 2, 4, 8),
+        (0.125, 0.5, 2, 8),
+        equal,
+        torch.reciprocal,
+        "log",
+    ),
+    "Rot": Sweep("angle / degrees", tuple(range(0, 361, 15)), (0, 45, 90, 180), equal, torch.neg, "polar"),
+}
+
+
+@torch.inference_mode()
+def sweep(run, name, frames, mask):
+    """Forecast flows that are transformed more and more strongly.
+
+    Args:
+        name: a key of ``SWEEPS``.
+        frames: ``(n, past + TEST_STEPS, 2, H, W)``; mask: ``(n, 1, H, W)``.
+
+    Returns:
+        ``(errors, returned)``, lists with an entry per strength: the RMSE over that of persistence on the same flows, and
+        the speed in the last step of the first forecast, transformed back, ``(H, W)``.
+    """
+    path, symmetry = SWEEPS[name], SYMMETRIES[name]
+    errors, returned = [], []
+    for strength in path.strengths:
+        g = path.element(strength, len(frames)).to(frames.device)
+        moved, water = transform(symmetry, g, frames, mask)
+        prediction, target = forecast(run, moved, water), moved[:, -TEST_STEPS:]
+        still = persistence(moved[:, :-TEST_STEPS], TEST_STEPS)
+        errors.append((rmse(prediction, target, water) / rmse(still, target, water)).item())
+        back, water = transform(symmetry, path.inverse(g[:1]), prediction[:1, -1:], water[:1])
+        returned.append(speed(back[0, 0], water[0, 0]))
+    return errors, returned
+
+
+def draw_sweep(runs, name):
+    """RMSE against the strength of a transformation, and forecasts of one transformed flow, transformed back.
+
+    ``runs``: the nets to compare, the equivariant one among them.
+    """
+    path = SWEEPS[name]
+    frames, mask = read(runs, evenly_spread(runs[0].windows, SWEEP_SAMPLES))
+    if mask is None:
+        mask = torch.ones_like(frames[:, 0, :1], dtype=torch.bool)
+    figure = new_figure(2.8)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.7))
+    axes = left.subplots(subplot_kw={"projection": "polar"} if path.scale == "polar" else {"xscale": path.scale})
+    panels = right.subplots(len(runs), 1 + len(path.shown), sharex=True, sharey=True, squeeze=False)
+    target = speed(frames[0, -1], mask[0, 0])
+    for row, run in zip(panels, runs, strict=True):
+        errors, returned = sweep(run, name, frames, mask)
+        along = np.radians(path.strengths) if path.scale == "polar" else path.strengths
+        axes.plot(along, errors, ".-", color=COLOURS[run.symmetry], label=run.label)
+        shown = [target, *(returned[path.strengths.index(strength)] for strength in path.shown)]
+        images = [field_map(panel, values, np.nanmax(target)) for panel, values in zip(row, shown, strict=True)]
+        row[0].set_ylabel(f"{run.label}\ny / cells")
+    for panel, title in zip(panels[0], ["target", *(f"{strength:g}" for strength in path.shown)], strict=True):
+        panel.set_title(title)
+    for panel in panels[-1]:
+        panel.set_xlabel("x / cells")
+    axes.set(xlabel=path.label, title="RMSE / RMSE of persistence", ylim=(0, None))
+    axes.axhline(1, color="black", linestyle=":", linewidth=0.8)
+    axes.legend()
+    right.suptitle(f"forecasts of step {TEST_STEPS}, transformed back, by strength", fontsize=STYLE["font.size"])
+    right.colorbar(images[0], ax=panels, label=SPEED, extend="max", aspect=30, pad=0.01)
+    return figure
+
+
+# ---------------------------------------------------------------- errors
+
+
+def draw_errors(runs):
+    """RMSE per step on every test set, with persistence."""
+    tests = list(dict.fromkeys(name for run in runs for name in run.metrics["scores"]))
+    figure = new_figure(2.4)
+    panels = figure.subplots(1, len(tests), sharey=True, squeeze=False)[0]
+    for axes, test in zip(panels, tests, strict=True):
+        for run in runs:
+            if test in run.metrics["scores"]:
+                draw_curve(axes, run, *per_step(run.metrics["scores"][test]))
+        axes.plot(*per_step(runs[0].metrics["persistence"][test]), ":", color="black", label="persistence")
+        axes.set(title=f"on {test}", xlabel="step", xlim=(1, TEST_STEPS))
+    panels[0].set(ylabel="RMSE / standard deviation", ylim=(0, None))
+    legend_once(figure, panels)
+    return figure
+
+
+def per_step(scores):
+    return range(1, len(scores["rmse_per_step"]) + 1), scores["rmse_per_step"]
+
+
+def draw_curve(axes, run, x, y, **options):
+    """A run's curve, in the colour of its symmetry and the line of its architecture."""
+    architecture = run.config["architecture"]
+    axes.plot(x, y, LINES[architecture], color=COLOURS[run.symmetry], label=f"{run.label} {architecture}", **options)
+
+
+def legend_once(figure, panels):
+    """One legend on the right for all panels, each label once."""
+    entries = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(entries.values(), entries, loc="outside right upper")
+
+
+def draw_learning(runs):
+    """RMSE in training and validation by epoch."""
+    figure = new_figure(2.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name in zip(panels, ("train", "valid"), strict=True):
+        for run in runs:
+            draw_curve(axes, run, *zip(*((row["epoch"], row[f"{name}_rmse"]) for row in run.history), strict=True))
+        axes.set(title={"train": "training", "valid": "validation"}[name], xlabel="epoch", yscale="log")
+    panels[0].set_ylabel("RMSE / standard deviation")
+    legend_once(figure, panels)
+    return figure
+
+
+def draw_scale_factors(runs):
+    """The paper's Figure 3 left: RMSE and ESE against the upscaling factor; None where no run was tested on that."""
+    tested = [run for run in runs if "by_factor" in run.metrics["scores"].get("Scale", {})]
+    if not tested:
+        return None
+    figure = new_figure(2.4)
+    panels = figure.subplots(1, 2)
+    for axes, measure in zip(panels, ("rmse", "ese"), strict=True):
+        for run in tested:
+            draw_curve(axes, run, *by_factor(run.metrics["scores"], measure), marker=".")
+        axes.set(xlabel="upscaling factor", ylabel=measure.upper())
+    still = tested[0].metrics["persistence"]
+    panels[0].plot(*by_factor(still, "rmse"), ":", color="black", label="persistence")
+    panels[0].set_ylabel("RMSE / standard deviation")
+    legend_once(figure, panels)
+    return figure
+
+
+def by_factor(scores, measure):
+    """Factors in ascending order and a measure at each, from the scores of all test sets."""
+    rows = sorted((float(factor), row[measure]) for factor, row in scores["Scale"]["by_factor"].items())
+    return tuple(zip(*rows, strict=True))
 
 
 # ---------------------------------------------------------------- commands
 
 
+def draw_runs(args):
+    """The command ``runs``."""
+    device = choose_device(args.device)
+    torch.backends.cudnn.allow_tf32 = False  # equivariance is exact or it is not
+    runs = [load_run(folder, args.data_dir, device) for folder in args.runs]
+    args.figures.mkdir(parents=True, exist_ok=True)
+    for dataset in sorted({run.config["dataset"] for run in runs}):
+        group = [run for run in runs if run.config["dataset"] == dataset]
+        if any(run.config["data"] != group[0].config["data"] for run in group):
+            raise InputError(f"these runs were trained on different {dataset} data; draw them apart")
+        draw_dataset(group, args.figures / dataset)
+        for architecture in sorted({run.config["architecture"] for run in group}):
+            nets = one_per_symmetry([run for run in group if run.config["architecture"] == architecture])
+            draw_architecture(nets, args.figures / f"{dataset}_{architecture}")
+
+
+def one_per_symmetry(runs):
+    """The first run of each symmetry, in the order of the symmetries."""
+    first = {run.symmetry: run for run in reversed(runs)}
+    return [first[name] for name in SYMMETRIES if name in first]
+
+
+def draw_dataset(runs, path):
+    """All figures that compare architectures."""
+    write(draw_errors(runs), path, "errors")
+    write(draw_learning(runs), path, "learning")
+    factors = draw_scale_factors(runs)
+    if factors is None:
+        print(f"{path.name}: no run was tested by upscaling factor, so there is no figure of that")
+    else:
+        write(factors, path, "factors")
+
+
+def draw_architecture(runs, path):
+    """All figures of the nets of one architecture."""
+    middle = len(runs[0].windows) // 2
+    write(draw_original(runs, middle), path, "original")
+    announce(animate_forecasts(runs, middle, path.with_name(f"{path.name}_original.gif")))
+    write(draw_spectra(runs), path, "spectra")
+    names = transformations(runs)
+    if names:
+        write(draw_transformed(runs, middle), path, "transformed")
+    for name in names:
+        if name in SWEEPS:
+            write(draw_sweep([run for run in runs if run.symmetry in ("None", name)], name), path, name)
+
+
+def write(figure, path, kind):
+    announce(*save(figure, path.with_name(f"{path.name}_{kind}")))
+
+
+def announce(*paths):
+    for path in paths:
+        print(f"wrote {path}", flush=True)
+
+
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(title="commands", required=True)
-    command = commands.add_parser("convection", help="pictures and numbers of convection")
+    command = commands.add_parser("convection", help="numbers and pictures of convection")
     command.add_argument(
         "raw",
         nargs="+",
@@ -325,7 +527,18 @@ def parse_args(argv):
         help="what data_prep.py rbc --simulate left behind, such as data/rbc_small.npy; numbers only of any other "
         ".npy or .pt array (T, 2, H, W)",
     )
-    command.set_defaults(draw=convection)
+    command.set_defaults(draw=lambda args: announce(*convection.draw(args.raw, args.figures)))
+    command = commands.add_parser("runs", help="what trained nets forecast")
+    command.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    command.add_argument(
+        "--data_dir",
+        nargs="+",
+        type=Path,
+        default=[Path("data"), Path("data/quick")],
+        help="where data_prep.py wrote the data of the runs (default: data and data/quick)",
+    )
+    command.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    command.set_defaults(draw=draw_runs)
     for command in commands.choices.values():
         command.add_argument(
             "--figures", type=Path, default=Path("results/figures"), help="where to put them (default %(default)s)"
