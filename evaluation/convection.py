@@ -1,4 +1,4 @@
-"""Convection as it is simulated or measured: the numbers that tell flows apart, and pictures of those simulated here."""
+"""Convection, simulated or measured: the numbers that tell flows apart, and pictures of those simulated here."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import load_array
-from evaluation.style import DIVERGING, SEQUENTIAL, TURNING, new_figure, save, save_animation
+from evaluation.spectrum import power_law
+from evaluation.style import (
+    DIVERGING,
+    SEQUENTIAL,
+    TURNING,
+    new_figure,
+    reference_slope,
+    save,
+    save_animation,
+)
 from simulation.rayleigh_benard import Settings, statistics, temperature_file
 from utils import InputError
 
@@ -133,6 +142,38 @@ def roll_shares(velocity):
     return power / power.sum()
 
 
+def spectrum_along_x(fields, length):
+    """Spectrum of the variance along x at half height, one quarter of the height up and down, averaged over time.
+
+    Args:
+        fields: ``(frames, ..., rows, columns)``, periodic over the columns.
+        length: of the period.
+
+    Returns:
+        ``(k, spectrum)``: wavenumbers from 1 / length on, in waves per unit of length, and the density of the variance,
+        summed over the axes ``...``; its sum over k, times the spacing 1 / length, is the variance but for the means.
+    """
+    rows, columns = fields.shape[-2:]
+    power = 0
+    for frame in fields:
+        modes = np.fft.rfft(frame[..., rows // 4 : rows - rows // 4, :], norm="forward")
+        power = power + np.square(np.abs(modes)).mean(-2).reshape(-1, columns // 2 + 1).sum(0)
+    power[1 : (columns + 1) // 2] *= 2  # each of these stands for its mirror image, too
+    return np.arange(1, columns // 2 + 1) / length, power[1:] / len(fields) * length
+
+
+def inertial_range(report):
+    """Waves per height between which the spectrum may be a power law; None if that is less than an octave.
+
+    From structures of the size of the cell's height, smaller than a pair of rolls, to 2 pi k eta = 0.1, where viscosity
+    sets in; eta is the Kolmogorov length by the exact dissipation, Pr^(1/2) / (Ra (Nu - 1))^(1/4).
+    """
+    settings = report["settings"]
+    kolmogorov = settings.pr**0.5 / (settings.ra * (report["nusselt"] - 1)) ** 0.25
+    low, high = 1, 0.1 / (2 * np.pi * kolmogorov)
+    return (low, high) if high >= 2 * low else None
+
+
 def convection_numbers(flow):
     """The numbers by which one convection is compared with another: ``{what: text}``."""
     found, shares, period = statistics(flow.velocity), roll_shares(flow.velocity), rocking_period(flow.velocity)
@@ -144,6 +185,11 @@ def convection_numbers(flow):
         numbers["free-fall times between frames"] = f"{settings.interval:g}"
         numbers["Nusselt number"] = f"{nusselt:.2f}"
         numbers["  against 0.138 Ra^0.285"] = f"{nusselt / expected - 1:+.1%}"
+        inertial = inertial_range(flow.report)
+        if inertial:
+            k, energy = spectrum_along_x(flow.velocity, settings.nx / settings.nz)
+            numbers["waves per height of the inertial range"] = "{:g} to {:.1f}".format(*inertial)
+            numbers["  slope of kinetic energy there"] = f"{power_law(k, energy, *inertial):.2f}"
     numbers["rms speed"] = f"{found['rms_speed']:.3f}"
     for component, name in enumerate("uw"):
         correlations = [pair[component] for pair in found["correlation"].values()]
@@ -213,6 +259,33 @@ def scientific(number):
     return f"${digits}10^{{{int(power)}}}$"
 
 
+def draw_spectrum(flow, temperature):
+    """Spectra of kinetic energy and temperature along x, with the slopes that theories of turbulence predict."""
+    settings, inertial = flow.report["settings"], inertial_range(flow.report)
+    figure = new_figure(2.9)
+    left, right = figure.subplots(1, 2)
+    k, energy = spectrum_along_x(flow.velocity, settings.nx / settings.nz)
+    _, variance = spectrum_along_x(temperature, settings.nx / settings.nz)
+    draw_power_laws(left, k, energy / 2, {-11 / 5: "$k^{-11/5}$", -3: "$k^{-3}$"}, inertial)
+    draw_power_laws(right, k, variance, {-7 / 5: "$k^{-7/5}$"}, inertial)
+    found = f": $k^{{{power_law(k, energy, *inertial):.1f}}}$ in the shaded range" if inertial else ""
+    left.set(title=f"kinetic energy{found}", ylabel="$E(k)$ / $U^2 H$")
+    right.set(title="temperature", ylabel="$E_T(k)$ / $\\Delta^2 H$")
+    right.set_title(f"Ra = {scientific(settings.ra)}", loc="right")
+    return figure
+
+
+def draw_power_laws(axes, k, spectrum, laws, inertial):
+    """A spectrum and, in its inertial range if it has one, power laws ``{exponent: name}``."""
+    axes.loglog(k[:-1], spectrum[:-1], color="black")  # the last wavenumber has a single mode instead of two
+    axes.set_xlabel("wavenumber / waves per height $H$")
+    if inertial:
+        inside = (k >= inertial[0]) & (k <= inertial[1])
+        for exponent, name in laws.items():
+            reference_slope(axes, k[inside], spectrum[inside], exponent, name)
+        axes.axvspan(*inertial, color="0.9", linewidth=0)
+
+
 def animate_convection(flow, temperature, path, frames):
     """The temperature of the last ``frames`` frames as a GIF; returns its path."""
     settings, first = flow.report["settings"], len(temperature) - frames
@@ -247,5 +320,6 @@ def draw(paths, folder):
     folder.mkdir(parents=True, exist_ok=True)
     for (_, flow), temperature in zip(simulated, temperatures, strict=True):
         yield from save(draw_convection(flow, temperature, -1), folder / flow.name)
+        yield from save(draw_spectrum(flow, temperature), folder / f"{flow.name}_spectrum")
         count = min(ANIMATED, len(temperature))
         yield animate_convection(flow, temperature, folder / f"{flow.name}.gif", count)

@@ -3,9 +3,9 @@
     python -m evaluation.figures convection data/rbc_small.npy    # what data_prep.py rbc --simulate small left behind
     python -m evaluation.figures runs results/quick/*             # finished runs of run_model.py
 
-Of runs, for every data set: the errors step by step, the learning curves and, where it was tested, the error against the
-upscaling factor. For every architecture, too: forecasts of an original and of transformed flows, spectra, and the error
-against the strength of a transformation.
+Of runs, for every data set: the errors step by step, the learning curves and, where it was tested, the error against
+the upscaling factor. For every architecture, too: forecasts of an original and of transformed flows, spectra, and the
+error against the strength of a transformation.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib import rc_context
+from matplotlib.ticker import MaxNLocator
 
 from evaluation import convection
 from evaluation.rmse import rmse
@@ -30,12 +31,13 @@ from evaluation.style import (
     field_map,
     new_figure,
     note,
+    plain_log,
     reference_slope,
     save,
     save_animation,
 )
-from models import SYMMETRIES, build_model
-from run_model import TEST_STEPS, read_json, read_table
+from models import ARCHITECTURES, SYMMETRIES, build_model
+from run_model import DATASETS, TEST_STEPS, read_json, read_table
 from utils import (
     InputError,
     Windows,
@@ -134,7 +136,7 @@ def evenly_spread(windows, count):
 
 
 def read(runs, index):
-    """Frames ``(n, past + TEST_STEPS, 2, H, W)`` and mask of windows, with as much past as the most curious net reads."""
+    """Frames ``(n, past + TEST_STEPS, 2, H, W)`` and mask of windows; ``past`` is what the nets read at most."""
     past = max(run.config["input_length"] for run in runs)
     return runs[0].windows.read(index, past, TEST_STEPS)
 
@@ -187,7 +189,7 @@ def draw_block(figure, title, flows, mask):
 def draw_original(runs, index):
     """Forecasts of one test window by all nets of an architecture, beside the truth."""
     frames, mask = read(runs, torch.tensor([index]))
-    figure = new_figure(4.2 * 4 / (len(runs) + 1))
+    figure = new_figure(3.9 * 4 / (len(runs) + 1) + 0.4)
     draw_block(figure, f"test window {index}", truth_and_forecasts(runs, frames, mask), mask)
     return figure
 
@@ -197,7 +199,7 @@ def draw_transformed(runs, index):
     frames, mask = read(runs, torch.tensor([index]))
     names = transformations(runs)
     rows = math.ceil(len(names) / 2)
-    figure = new_figure(3.7 * rows)
+    figure = new_figure(3.3 * rows)
     blocks = figure.subfigures(rows, min(len(names), 2), squeeze=False).flat
     for block, name in zip(blocks, names, strict=False):
         g = runs[0].tables[name][[index]]
@@ -265,6 +267,7 @@ def draw_spectra(runs):
     right.set(title="velocity under a Hann window", ylabel="sum over a ring, $E(k)$ / variance")
     for axes in (left, right):
         axes.set_xlabel("wavenumber / waves per side of the tile")
+        plain_log(axes.xaxis)
     left.legend()
     return figure
 
@@ -277,7 +280,7 @@ class Sweep:
     """A path through a symmetry's group.
 
     Attributes:
-        label: of the numbers along the path.
+        symbol, unit: of the numbers along the path.
         strengths: these numbers.
         shown: those at which forecasts are drawn.
         element: ``(strength, n)`` -> n group elements of this strength.
@@ -285,7 +288,8 @@ class Sweep:
         scale: of the axis, or "polar" for angles in degrees.
     """
 
-    label: str
+    symbol: str
+    unit: str
     strengths: tuple
     shown: tuple
     element: Callable
@@ -303,24 +307,12 @@ def equal(strength, n):
     return torch.full((n,), float(strength))
 
 
+QUARTERS, FACTORS = tuple(i / 4 for i in range(17)), tuple(2 ** (i / 2) for i in range(-6, 7))
+ANGLES = tuple(range(0, 361, 15))
 SWEEPS = {
-    "UM": Sweep(
-        "speed |c| of the frame / standard deviation",
-        (0, 0.25, 0.5, 1, 1.5, 2, 3, 4),
-        (0, 1, 2, 4),
-        velocities,
-        torch.neg,
-        "linear",
-    ),
-    "Mag": Sweep(
-        "factor $\\lambda$",
-        (0.125, 0.25, 0.5, 1, 2, 4, 8),
-        (0.125, 0.5, 2, 8),
-        equal,
-        torch.reciprocal,
-        "log",
-    ),
-    "Rot": Sweep("angle / degrees", tuple(range(0, 361, 15)), (0, 45, 90, 180), equal, torch.neg, "polar"),
+    "UM": Sweep("|c|", "standard deviations", QUARTERS, (0, 1, 2, 4), velocities, torch.neg, "linear"),
+    "Mag": Sweep("$\\lambda$", "", FACTORS, (0.125, 0.5, 2, 8), equal, torch.reciprocal, "log"),
+    "Rot": Sweep("$\\theta$", "degrees", ANGLES, (0, 45, 90, 180), equal, torch.neg, "polar"),
 }
 
 
@@ -333,53 +325,100 @@ def sweep(run, name, frames, mask):
         frames: ``(n, past + TEST_STEPS, 2, H, W)``; mask: ``(n, 1, H, W)``.
 
     Returns:
-        ``(errors, returned)``, lists with an entry per strength: the RMSE over that of persistence on the same flows, and
-        the speed in the last step of the first forecast, transformed back, ``(H, W)``.
+        Lists with an entry per strength: ``errors``, the RMSE over that of persistence on the same flows; of the first
+        flow ``inputs``, the speed in the last frame before the forecast, and ``returned``, the speed in the last frame
+        of the forecast after it is transformed back, ``(H, W)`` each.
     """
     path, symmetry = SWEEPS[name], SYMMETRIES[name]
-    errors, returned = [], []
+    errors, inputs, returned = [], [], []
     for strength in path.strengths:
         g = path.element(strength, len(frames)).to(frames.device)
         moved, water = transform(symmetry, g, frames, mask)
-        prediction, target = forecast(run, moved, water), moved[:, -TEST_STEPS:]
-        still = persistence(moved[:, :-TEST_STEPS], TEST_STEPS)
-        errors.append((rmse(prediction, target, water) / rmse(still, target, water)).item())
+        prediction, past, target = forecast(run, moved, water), moved[:, :-TEST_STEPS], moved[:, -TEST_STEPS:]
+        error_of_persistence = rmse(persistence(past, TEST_STEPS), target, water)
+        errors.append((rmse(prediction, target, water) / error_of_persistence).item())
+        inputs.append(speed(past[0, -1], water[0, 0]))
         back, water = transform(symmetry, path.inverse(g[:1]), prediction[:1, -1:], water[:1])
         returned.append(speed(back[0, 0], water[0, 0]))
-    return errors, returned
+    return errors, inputs, returned
 
 
-def draw_sweep(runs, name):
-    """RMSE against the strength of a transformation, and forecasts of one transformed flow, transformed back.
+def draw_sweep(runs, name, path):
+    """Forecasts of ever more strongly transformed flows: the error against the strength, maps, an animation.
 
-    ``runs``: the nets to compare, the equivariant one among them.
+    Args:
+        runs: the nets to compare.
+        name: a key of ``SWEEPS``.
+        path: where to write, without ending.
     """
-    path = SWEEPS[name]
     frames, mask = read(runs, evenly_spread(runs[0].windows, SWEEP_SAMPLES))
     if mask is None:
         mask = torch.ones_like(frames[:, 0, :1], dtype=torch.bool)
-    figure = new_figure(2.8)
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.7))
-    axes = left.subplots(subplot_kw={"projection": "polar"} if path.scale == "polar" else {"xscale": path.scale})
-    panels = right.subplots(len(runs), 1 + len(path.shown), sharex=True, sharey=True, squeeze=False)
+    results = [sweep(run, name, frames, mask) for run in runs]
     target = speed(frames[0, -1], mask[0, 0])
-    for row, run in zip(panels, runs, strict=True):
-        errors, returned = sweep(run, name, frames, mask)
-        along = np.radians(path.strengths) if path.scale == "polar" else path.strengths
-        axes.plot(along, errors, ".-", color=COLOURS[run.symmetry], label=run.label)
-        shown = [target, *(returned[path.strengths.index(strength)] for strength in path.shown)]
-        images = [field_map(panel, values, np.nanmax(target)) for panel, values in zip(row, shown, strict=True)]
+    figure = new_figure(0.75 * len(runs) + 0.9)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 2.3))
+    draw_sweep_errors(left, runs, SWEEPS[name], [errors for errors, _, _ in results])
+    draw_sweep_maps(right, runs, SWEEPS[name], target, [returned for _, _, returned in results])
+    announce(
+        *save(figure, path), animate_sweep(runs, SWEEPS[name], target, results, path.with_name(f"{path.name}.gif"))
+    )
+
+
+def draw_sweep_errors(figure, runs, path, errors):
+    """The error of each run against the strength."""
+    polar = path.scale == "polar"
+    axes = figure.subplots(subplot_kw={"projection": "polar"} if polar else {"xscale": path.scale})
+    along = np.radians(path.strengths) if polar else path.strengths
+    for run, values in zip(runs, errors, strict=True):
+        axes.plot(along, values, color=COLOURS[run.symmetry], label=run.label)
+    axes.plot(along, np.ones(len(along)), ":", color="black", linewidth=0.8)
+    axes.set(xlabel=f"{path.symbol} / {path.unit}" if path.unit else path.symbol, ylim=(0, None))
+    if path.scale == "log":
+        plain_log(axes.xaxis)
+    if polar:
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+    figure.suptitle("RMSE / RMSE of persistence", fontsize=STYLE["font.size"])
+    figure.legend(loc="outside lower center", ncols=len(runs))
+
+
+def draw_sweep_maps(figure, runs, path, target, returned):
+    """A row per run: the target and the forecasts transformed back, which should be the same at every strength."""
+    panels = figure.subplots(len(runs), 1 + len(path.shown), sharex=True, sharey=True, squeeze=False)
+    for row, run, maps in zip(panels, runs, returned, strict=True):
+        shown = [target, *(maps[path.strengths.index(strength)] for strength in path.shown)]
+        for axes, values in zip(row, shown, strict=True):
+            image = field_map(axes, values, np.nanmax(target))
         row[0].set_ylabel(f"{run.label}\ny / cells")
-    for panel, title in zip(panels[0], ["target", *(f"{strength:g}" for strength in path.shown)], strict=True):
-        panel.set_title(title)
-    for panel in panels[-1]:
-        panel.set_xlabel("x / cells")
-    axes.set(xlabel=path.label, title="RMSE / RMSE of persistence", ylim=(0, None))
-    axes.axhline(1, color="black", linestyle=":", linewidth=0.8)
-    axes.legend()
-    right.suptitle(f"forecasts of step {TEST_STEPS}, transformed back, by strength", fontsize=STYLE["font.size"])
-    right.colorbar(images[0], ax=panels, label=SPEED, extend="max", aspect=30, pad=0.01)
-    return figure
+    for axes, title in zip(panels[0], ["target", *(f"{path.symbol} = {s:g}" for s in path.shown)], strict=True):
+        axes.set_title(title)
+    for axes in panels[-1]:
+        axes.set_xlabel("x / cells")
+    figure.suptitle(f"forecasts of step {TEST_STEPS}, transformed back", fontsize=STYLE["font.size"])
+    figure.colorbar(image, ax=panels, label=SPEED, extend="max", aspect=25, pad=0.01)
+
+
+def animate_sweep(runs, path, target, results, file):
+    """The input as the transformation grows, and beside it each run's forecast, transformed back; returns ``file``."""
+    figure = new_figure(7.5 / (len(runs) + 2) + 0.5)
+    panels = figure.subplots(1, len(runs) + 2, sharey=True)
+    inputs = results[0][1]
+    films = [inputs, [target] * len(inputs), *(returned for _, _, returned in results)]
+    limits = [np.nanmax(inputs), *[np.nanmax(target)] * (len(runs) + 1)]
+    images = [field_map(axes, film[0], limit) for axes, film, limit in zip(panels, films, limits, strict=True)]
+    for axes, title in zip(panels[1:], ["target", *(f"{run.label}, transformed back" for run in runs)], strict=True):
+        axes.set_title(title)
+    for axes in panels:
+        axes.set_xlabel("x / cells")
+    panels[0].set_ylabel("y / cells")
+    figure.colorbar(images[-1], ax=panels, label=SPEED, extend="max", shrink=0.7, pad=0.01)
+
+    def update(i):
+        panels[0].set_title(f"input, {path.symbol} = {path.strengths[i]:.2g}")
+        for image, film in zip(images, films, strict=True):
+            image.set_data(film[i])
+
+    return save_animation(figure, update, len(inputs), file, milliseconds=300)
 
 
 # ---------------------------------------------------------------- errors
@@ -395,8 +434,9 @@ def draw_errors(runs):
             if test in run.metrics["scores"]:
                 draw_curve(axes, run, *per_step(run.metrics["scores"][test]))
         axes.plot(*per_step(runs[0].metrics["persistence"][test]), ":", color="black", label="persistence")
-        axes.set(title=f"on {test}", xlabel="step", xlim=(1, TEST_STEPS))
-    panels[0].set(ylabel="RMSE / standard deviation", ylim=(0, None))
+        axes.set(title=f"on {test}", xlabel="step", xticks=STEPS_SHOWN)
+        plain_log(axes.yaxis)
+    panels[0].set_ylabel("RMSE / standard deviation")
     legend_once(figure, panels)
     return figure
 
@@ -427,7 +467,8 @@ def draw_learning(runs):
     for axes, name in zip(panels, ("train", "valid"), strict=True):
         for run in runs:
             draw_curve(axes, run, *zip(*((row["epoch"], row[f"{name}_rmse"]) for row in run.history), strict=True))
-        axes.set(title={"train": "training", "valid": "validation"}[name], xlabel="epoch", yscale="log")
+        axes.set(title={"train": "training", "valid": "validation"}[name], xlabel="epoch")
+        plain_log(axes.yaxis)
     panels[0].set_ylabel("RMSE / standard deviation")
     legend_once(figure, panels)
     return figure
@@ -465,15 +506,18 @@ def draw_runs(args):
     device = choose_device(args.device)
     torch.backends.cudnn.allow_tf32 = False  # equivariance is exact or it is not
     runs = [load_run(folder, args.data_dir, device) for folder in args.runs]
-    args.figures.mkdir(parents=True, exist_ok=True)
-    for dataset in sorted({run.config["dataset"] for run in runs}):
-        group = [run for run in runs if run.config["dataset"] == dataset]
+    groups = [[run for run in runs if run.config["dataset"] == dataset] for dataset in DATASETS]
+    for group in groups:
         if any(run.config["data"] != group[0].config["data"] for run in group):
-            raise InputError(f"these runs were trained on different {dataset} data; draw them apart")
-        draw_dataset(group, args.figures / dataset)
-        for architecture in sorted({run.config["architecture"] for run in group}):
+            raise InputError(f"these runs were trained on different {group[0].config['dataset']} data; draw them apart")
+    args.figures.mkdir(parents=True, exist_ok=True)
+    for group in filter(None, groups):
+        path = args.figures / group[0].config["dataset"]
+        draw_dataset(group, path)
+        for architecture in ARCHITECTURES:
             nets = one_per_symmetry([run for run in group if run.config["architecture"] == architecture])
-            draw_architecture(nets, args.figures / f"{dataset}_{architecture}")
+            if nets:
+                draw_architecture(nets, path.with_name(f"{path.name}_{architecture}"))
 
 
 def one_per_symmetry(runs):
@@ -504,7 +548,8 @@ def draw_architecture(runs, path):
         write(draw_transformed(runs, middle), path, "transformed")
     for name in names:
         if name in SWEEPS:
-            write(draw_sweep([run for run in runs if run.symmetry in ("None", name)], name), path, name)
+            nets = [run for run in runs if run.symmetry in ("None", name)]
+            draw_sweep(nets, name, path.with_name(f"{path.name}_{name}"))
 
 
 def write(figure, path, kind):
@@ -541,7 +586,7 @@ def parse_args(argv):
     command.set_defaults(draw=draw_runs)
     for command in commands.choices.values():
         command.add_argument(
-            "--figures", type=Path, default=Path("results/figures"), help="where to put them (default %(default)s)"
+            "--figures", type=Path, default=Path("figures"), help="where to put them (default %(default)s)"
         )
     return parser.parse_args(argv)
 

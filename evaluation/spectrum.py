@@ -1,5 +1,6 @@
 """Energy spectrum of forecasts and the energy spectrum error (ESE) of the paper."""
 
+import numpy as np
 import torch
 
 FLOOR = 1e-20  # of a ring's power under the logarithm: only a forecast without any fluctuation reaches it
@@ -95,7 +96,7 @@ def energy_spectrum_error(prediction, target, mask=None, definition="mean"):
 
 
 def velocity_spectrum(frames, mask=None):
-    """Spectrum of kinetic energy of the velocity itself, E(k): *sums* over rings, so that the rings add up to the energy.
+    """Spectrum E(k) of the velocity itself: kinetic energy *summed* over rings of integer radius.
 
     This is the spectrum to whose slopes theories of turbulence refer; the ESE does not use it. The mean over the water
     is taken out and a Hann window laid over each frame, since a tile of a flow is not periodic.
@@ -122,14 +123,12 @@ def velocity_spectrum(frames, mask=None):
 
 
 def power_law(wavenumbers, energy, low, high):
-    """Exponent of ``energy`` ~ ``wavenumbers`` ** exponent, by least squares of the logarithms from ``low`` to ``high``.
+    """The exponent that fits energy ~ wavenumber^exponent best, in least squares of the logarithms (NumPy arrays).
 
     Raises:
-        ValueError: fewer than two wavenumbers there.
+        ValueError: fewer than two wavenumbers from ``low`` to ``high``.
     """
     chosen = (wavenumbers >= low) & (wavenumbers <= high)
     if chosen.sum() < 2:
-        raise ValueError(f"a slope needs two wavenumbers, there are {int(chosen.sum())} from {low:g} to {high:g}")
-    x, y = wavenumbers[chosen].log(), energy[chosen].log()
-    x = x - x.mean()
-    return ((x * y).sum() / (x * x).sum()).item()
+        raise ValueError(f"a slope needs two wavenumbers, there are {chosen.sum()} from {low:g} to {high:g}")
+    return np.polyfit(np.log(wavenumbers[chosen]), np.log(energy[chosen]), 1)[0]

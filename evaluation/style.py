@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from utils import replacing
@@ -44,6 +45,14 @@ def field_map(axes, values, high):
     return axes.imshow(values, SEQUENTIAL, origin="lower", extent=extent, vmin=0, vmax=high, interpolation="nearest")
 
 
+def plain_log(axis):
+    """Make an axis logarithmic with plain numbers, 0.5 instead of 5 x 10^-1."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def note(axes, text):
     """A few words in the lower left corner of a map."""
     box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
@@ -51,8 +60,9 @@ def note(axes, text):
 
 
 def reference_slope(axes, x, y, exponent, label):
-    """A dotted power law with its name, above the curve ``y`` and along the part ``x`` of it."""
-    law = 3 * y[0] * (x / x[0]) ** exponent
+    """A dotted power law with its name, just above the part ``x``, ``y`` of a curve."""
+    law = np.float64(x) ** exponent
+    law = 1.5 * law * (y / law).max()
     axes.loglog(x, law, ":", color="0.3", linewidth=0.8)
     axes.annotate(label, (x[-1], law[-1]), (2, 0), textcoords="offset points", fontsize=7, color="0.3", va="center")
 
@@ -69,19 +79,18 @@ def save(figure, path):
 def save_animation(figure, update, count, path, dpi=110, milliseconds=80):
     """Write an endless GIF of the figure after ``update(0)``, ..., ``update(count - 1)``; returns its path.
 
-    All frames share the colours of the first: a palette of its own for each would flicker.
+    All frames share one palette: a palette of its own for each would flicker.
     """
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    images = []
+    frames = []
     for i in range(count):
         update(i)
         canvas.draw()
         figure.set_layout_engine("none")  # what the first frame has laid out stays where it is
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        images.append(
-            image.quantize(128) if not images else image.quantize(palette=images[0], dither=Image.Dither.NONE)
-        )
+        frames.append(np.array(canvas.buffer_rgba())[..., :3])
+    palette = Image.fromarray(np.concatenate(frames[:: -(-count // 8)])).quantize(256)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with replacing(path) as temporary:
         images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
     return path
