@@ -47,7 +47,6 @@ from utils import (
     load_meta,
     persistence,
     roll_out,
-    transform,
 )
 
 STEPS_SHOWN = 1, 5, 10  # as in the paper's Figure 2
@@ -149,6 +148,12 @@ def forecast(run, frames, mask):
     return torch.cat([roll_out(run.model, past[i], TEST_STEPS, None if mask is None else mask[i]) for i in parts])
 
 
+def transform(name, g, frames, mask):
+    """The flow and its map of water (None without land) under elements ``g``, one per sample, of a symmetry's group."""
+    g = g.to(frames.device)
+    return SYMMETRIES[name].act(g, frames), None if mask is None else SYMMETRIES[name].act_on_mask(g, mask)
+
+
 def truth_and_forecasts(runs, frames, mask):
     """What is drawn side by side: ``{"target": frames, label: forecast, ...}``, ``(n, TEST_STEPS, 2, H, W)`` each."""
     return {"target": frames[:, -TEST_STEPS:], **{run.label: forecast(run, frames, mask) for run in runs}}
@@ -203,12 +208,10 @@ def draw_transformed(runs, index):
     blocks = figure.subfigures(rows, min(len(names), 2), squeeze=False).flat
     for block, name in zip(blocks, names, strict=False):
         g = runs[0].tables[name][[index]]
-        moved, moved_mask = transform(SYMMETRIES[name], g, frames, mask)
+        moved, water = transform(name, g, frames, mask)
         nets = [run for run in runs if run.symmetry in ("None", name)]
         values = ", ".join(f"{value:.2f}" for value in g.flatten().tolist())
-        draw_block(
-            block, f"test window {index}, {name} by {values}", truth_and_forecasts(nets, moved, moved_mask), moved_mask
-        )
+        draw_block(block, f"test window {index}, {name} by {values}", truth_and_forecasts(nets, moved, water), water)
     return figure
 
 
@@ -329,16 +332,16 @@ def sweep(run, name, frames, mask):
         flow ``inputs``, the speed in the last frame before the forecast, and ``returned``, the speed in the last frame
         of the forecast after it is transformed back, ``(H, W)`` each.
     """
-    path, symmetry = SWEEPS[name], SYMMETRIES[name]
+    path = SWEEPS[name]
     errors, inputs, returned = [], [], []
     for strength in path.strengths:
-        g = path.element(strength, len(frames)).to(frames.device)
-        moved, water = transform(symmetry, g, frames, mask)
+        g = path.element(strength, len(frames))
+        moved, water = transform(name, g, frames, mask)
         prediction, past, target = forecast(run, moved, water), moved[:, :-TEST_STEPS], moved[:, -TEST_STEPS:]
         error_of_persistence = rmse(persistence(past, TEST_STEPS), target, water)
         errors.append((rmse(prediction, target, water) / error_of_persistence).item())
         inputs.append(speed(past[0, -1], water[0, 0]))
-        back, water = transform(symmetry, path.inverse(g[:1]), prediction[:1, -1:], water[:1])
+        back, water = transform(name, path.inverse(g[:1]), prediction[:1, -1:], water[:1])
         returned.append(speed(back[0, 0], water[0, 0]))
     return errors, inputs, returned
 
