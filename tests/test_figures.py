@@ -220,6 +220,10 @@ def results(data_dir, tmp_path_factory):
         command = f"--architecture Unet --input_length {5 if symmetry == 'UM' else 4} --output_length 1 --width 0.125"
         command += f" --num_epoch 1 --device cpu --symmetry {symmetry} --data_dir {data_dir} --results {folder}"
         run_model.main(command.split())
+    for file in folder.glob("*/metrics.json"):  # as if they had not been tested by upscaling factor
+        metrics = json.loads(file.read_text())
+        metrics["scores"].pop("Scale", None)
+        file.write_text(json.dumps(metrics))
     return folder
 
 
