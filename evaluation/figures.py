@@ -200,18 +200,23 @@ def draw_original(runs, index):
 
 
 def draw_transformed(runs, index):
-    """The paper's Figure 2: one test window under each transformation, forecast by the plain net and by its own."""
+    """The paper's Figure 2: one test window under each transformation, forecast by the plain net and by its own.
+
+    None where no run has a transformed test set of its own symmetry, or none that leaves enough frames.
+    """
     frames, mask = read(runs, torch.tensor([index]))
-    names = transformations(runs)
-    rows = math.ceil(len(names) / 2)
+    moved = {name: transform(name, runs[0].tables[name][[index]], frames, mask) for name in transformations(runs)}
+    # A flow that is scaled down runs faster, and is too short then.
+    moved = {name: (flow, water) for name, (flow, water) in moved.items() if flow.shape[1] >= frames.shape[1]}
+    if not moved:
+        return None
+    rows = math.ceil(len(moved) / 2)
     figure = new_figure(3.3 * rows)
-    blocks = figure.subfigures(rows, min(len(names), 2), squeeze=False).flat
-    for block, name in zip(blocks, names, strict=False):
-        g = runs[0].tables[name][[index]]
-        moved, water = transform(name, g, frames, mask)
+    for block, name in zip(figure.subfigures(rows, 2, squeeze=False).flat, moved, strict=False):
         nets = [run for run in runs if run.symmetry in ("None", name)]
-        values = ", ".join(f"{value:.2f}" for value in g.flatten().tolist())
-        draw_block(block, f"test window {index}, {name} by {values}", truth_and_forecasts(nets, moved, water), water)
+        values = ", ".join(f"{value:.2f}" for value in runs[0].tables[name][index].flatten().tolist())
+        flow, water = moved[name]
+        draw_block(block, f"test window {index}, {name} by {values}", truth_and_forecasts(nets, flow, water), water)
     return figure
 
 
@@ -509,6 +514,7 @@ def draw_runs(args):
     device = choose_device(args.device)
     torch.backends.cudnn.allow_tf32 = False  # equivariance is exact or it is not
     runs = [load_run(folder, args.data_dir, device) for folder in args.runs]
+    runs.sort(key=lambda run: list(SYMMETRIES).index(run.symmetry))
     groups = [[run for run in runs if run.config["dataset"] == dataset] for dataset in DATASETS]
     for group in groups:
         if any(run.config["data"] != group[0].config["data"] for run in group):
@@ -533,11 +539,7 @@ def draw_dataset(runs, path):
     """All figures that compare architectures."""
     write(draw_errors(runs), path, "errors")
     write(draw_learning(runs), path, "learning")
-    factors = draw_scale_factors(runs)
-    if factors is None:
-        print(f"{path.name}: no run was tested by upscaling factor, so there is no figure of that")
-    else:
-        write(factors, path, "factors")
+    write(draw_scale_factors(runs), path, "factors", "no run was tested by upscaling factor")
 
 
 def draw_architecture(runs, path):
@@ -546,17 +548,19 @@ def draw_architecture(runs, path):
     write(draw_original(runs, middle), path, "original")
     announce(animate_forecasts(runs, middle, path.with_name(f"{path.name}_original.gif")))
     write(draw_spectra(runs), path, "spectra")
-    names = transformations(runs)
-    if names:
-        write(draw_transformed(runs, middle), path, "transformed")
-    for name in names:
+    write(draw_transformed(runs, middle), path, "transformed", "no net was tested under its own symmetry")
+    for name in transformations(runs):
         if name in SWEEPS:
             nets = [run for run in runs if run.symmetry in ("None", name)]
             draw_sweep(nets, name, path.with_name(f"{path.name}_{name}"))
 
 
-def write(figure, path, kind):
-    announce(*save(figure, path.with_name(f"{path.name}_{kind}")))
+def write(figure, path, kind, why_none=""):
+    """Save a figure as ``path_kind``, or say why there is none."""
+    if figure is None:
+        print(f"no {path.name}_{kind}: {why_none}", flush=True)
+    else:
+        announce(*save(figure, path.with_name(f"{path.name}_{kind}")))
 
 
 def announce(*paths):

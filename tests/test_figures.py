@@ -242,8 +242,11 @@ def test_runs(tmp_path, results, data_dir, capsys):
     files = [f"{name}.{ending}" for name in drawings for ending in ("pdf", "png")]
     files += ["RBC_Unet_UM.gif", "RBC_Unet_original.gif"]
     assert pictures(tmp_path / "figures") == sorted(files)
-    *lines, _ = capsys.readouterr().out.split("wrote ")
-    assert "RBC: no run was tested by upscaling factor" in "".join(lines)
+    assert "no RBC_factors: no run was tested by upscaling factor\n" in capsys.readouterr().out
+
+
+def test_a_plain_net_alone_has_no_transformed_flow(runs):
+    assert figures.draw_transformed(runs[:1], 0) is None
 
 
 def test_sweep_leaves_an_equivariant_net_as_it_is(runs):
