@@ -281,8 +281,8 @@ def draw_power_laws(axes, k, spectrum, laws, inertial):
     axes.set_xlabel("wavenumber / waves per height $H$")
     if inertial:
         inside = (k >= inertial[0]) & (k <= inertial[1])
-        for exponent, name in laws.items():
-            reference_slope(axes, k[inside], spectrum[inside], exponent, name)
+        for above, (exponent, name) in zip((4, 1.5), laws.items(), strict=False):
+            reference_slope(axes, k[inside], spectrum[inside], exponent, name, above)
         axes.axvspan(*inertial, color="0.9", linewidth=0)
 
 

@@ -100,8 +100,15 @@ def load_run(folder, data_dirs, device):
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}, so it is no finished run; run_model.py makes them")
     config, metrics = read_json(folder / "config.json"), read_json(folder / "metrics.json")
-    with open(folder / "log.csv", newline="") as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with open(folder / "log.csv", newline="") as file:
+            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        options = {name: config[name] for name in SYMMETRIES[config["symmetry"]].options}
+        net = (config[name] for name in ("architecture", "symmetry", "input_length", "kernel_size", "width"))
+        model = build_model(*net, **options).to(device).eval()
+        model.load_state_dict(load_checkpoint(folder / "best.pt", device)["model"])
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:  # RuntimeError: weights of another net
+        raise InputError(f"{folder} is not a run of this program: {error!r:.100}; run it again") from None
     data, meta = find_data(folder, config, data_dirs)
     windows = Windows(data, meta, "test", device)
     tables = {
@@ -109,10 +116,6 @@ def load_run(folder, data_dirs, device):
         for name, file in meta["tables"]["test"].items()
         if name in SYMMETRIES
     }
-    options = {name: config[name] for name in SYMMETRIES[config["symmetry"]].options}
-    net = (config[name] for name in ("architecture", "symmetry", "input_length", "kernel_size", "width"))
-    model = build_model(*net, **options).to(device).eval()
-    model.load_state_dict(load_checkpoint(folder / "best.pt", device)["model"])
     return Run(config, metrics, history, windows, tables, model)
 
 

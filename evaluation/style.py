@@ -48,7 +48,7 @@ def field_map(axes, values, high):
 def plain_log(axis):
     """Make an axis logarithmic with plain numbers, 0.5 instead of 5 x 10^-1."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
@@ -59,10 +59,10 @@ def note(axes, text):
     axes.text(0.04, 0.05, text, transform=axes.transAxes, fontsize=6, bbox=box)
 
 
-def reference_slope(axes, x, y, exponent, label):
-    """A dotted power law with its name, just above the part ``x``, ``y`` of a curve."""
+def reference_slope(axes, x, y, exponent, label, above=1.5):
+    """A dotted power law with its name, above the part ``x``, ``y`` of a curve, by this factor where it is nearest."""
     law = np.float64(x) ** exponent
-    law = 1.5 * law * (y / law).max()
+    law = above * law * (y / law).max()
     axes.loglog(x, law, ":", color="0.3", linewidth=0.8)
     axes.annotate(label, (x[-1], law[-1]), (2, 0), textcoords="offset points", fontsize=7, color="0.3", va="center")
 

@@ -339,6 +339,16 @@ def test_run_that_is_not_finished(tmp_path, results, data_dir, capsys, name):
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.parametrize("change", [{"symmetry": "Galilei"}, {"width": 0.25}, {"kernel_size": 2}])
+def test_run_of_another_net(tmp_path, results, data_dir, capsys, change):
+    folder = shutil.copytree(next(results.iterdir()), tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    line = failure(capsys, "runs", folder, "--data_dir", data_dir, "--figures", tmp_path / "figures")
+    assert "run is not a run of this program: " in line
+    assert not (tmp_path / "figures").exists()
+
+
 def test_run_whose_data_are_not_there(tmp_path, results, data_dir, capsys):
     folder = next(results.iterdir())
     line = failure(capsys, "runs", folder, "--data_dir", tmp_path, "--figures", tmp_path / "figures")
