@@ -1,5 +1,6 @@
 """Energy spectrum of forecasts and the energy spectrum error (ESE) of the paper."""
 
+import numpy as np
 import torch
 
 FLOOR = 1e-20  # of a ring's power under the logarithm: only a forecast without any fluctuation reaches it
@@ -92,3 +93,42 @@ def spectrum_error(prediction, target, definition="mean"):
 def energy_spectrum_error(prediction, target, mask=None, definition="mean"):
     """ESE of forecasts ``(n, time, 2, H, W)`` against the truth; see :func:`spectrum_error` for the definitions."""
     return spectrum_error(log_spectrum(prediction, mask), log_spectrum(target, mask), definition)
+
+
+def velocity_spectrum(frames, mask=None):
+    """Spectrum E(k) of the velocity itself: kinetic energy *summed* over rings of integer radius.
+
+    This is the spectrum to whose slopes theories of turbulence refer; the ESE does not use it. The mean over the water
+    is taken out and a Hann window laid over each frame, since a tile of a flow is not periodic.
+
+    Args:
+        frames: ``(n, time, 2, H, W)``; mask: ``(n, 1, H, W)``, True on water; land counts as still.
+
+    Returns:
+        ``(n, rings)`` float64, averaged over the frames, in the squared unit of the flow. The sum over the rings is the
+        energy (u^2 + v^2) / 2 of what is left, averaged with the squared window as weights.
+    """
+    ring, weight = rings(*frames.shape[-2:], frames.device)
+    sides = [torch.arange(n, dtype=torch.float64, device=frames.device) + 0.5 for n in frames.shape[-2:]]
+    down, across = (torch.sin(torch.pi * side / len(side)) ** 2 for side in sides)
+    window = down[:, None] * across
+    water = torch.ones_like(frames[:, :1, :1], dtype=torch.bool) if mask is None else mask.unsqueeze(1)
+    spectra = []
+    for part, here in zip(frames.split(CHUNK), water.split(CHUNK), strict=True):
+        flow = part.double() * here
+        flow -= flow.sum((-2, -1), keepdim=True) / here.sum((-2, -1), keepdim=True)
+        power = torch.fft.rfft2(flow * here * window).abs().square().sum(2).mean(1).flatten(1) * weight
+        spectra.append(power.new_zeros(len(power), int(ring.max()) + 1).index_add_(1, ring, power))
+    return torch.cat(spectra) / (2 * len(down) * len(across) * window.square().sum())
+
+
+def power_law(wavenumbers, energy, low, high):
+    """The exponent that fits energy ~ wavenumber^exponent best, in least squares of the logarithms (NumPy arrays).
+
+    Raises:
+        ValueError: fewer than two wavenumbers from ``low`` to ``high``.
+    """
+    chosen = (wavenumbers >= low) & (wavenumbers <= high)
+    if chosen.sum() < 2:
+        raise ValueError(f"a slope needs two wavenumbers, there are {chosen.sum()} from {low:g} to {high:g}")
+    return np.polyfit(np.log(wavenumbers[chosen]), np.log(energy[chosen]), 1)[0]

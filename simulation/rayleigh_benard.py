@@ -273,9 +273,10 @@ def simulate(settings, path, device="cpu"):
     """Simulate and stream the stored frames to ``path``, the time averages to the ``.json`` beside it.
 
     The file is a NumPy array of ``settings.stored_shape``, float32: u and w in cell centres, row 0 at the hot wall.
-    The first frame is taken one interval after the spin-up, which is rounded up to whole intervals. What is finished
-    is not simulated again; a run that was killed goes on from the hidden checkpoint beside ``path`` and ends with
-    the frames of one that was not.
+    The temperature of the same frames goes to :func:`temperature_file`, ``(frames, rows, columns)``. The first frame
+    is taken one interval after the spin-up, which is rounded up to whole intervals. What is finished is not simulated
+    again; a run that was killed goes on from the hidden checkpoint beside ``path`` and ends with the frames of one
+    that was not.
 
     Args:
         settings: :class:`Settings`, such as ``dataclasses.replace(PRESETS["small"], ra=5e6)``.
@@ -290,7 +291,8 @@ def simulate(settings, path, device="cpu"):
         InputError: the flow blew up, the disk is too full, or ``path`` or its checkpoint holds another simulation.
     """
     path = Path(path)
-    report, partial = path.with_suffix(".json"), path.with_name(f".{path.name}.part")
+    report, files = path.with_suffix(".json"), (temperature_file(path), path)
+    partial = [file.with_name(f".{file.name}.part") for file in files]
     checkpoint = path.with_name(f".{path.name}.checkpoint")
     if path.exists():
         result = json.loads(report.read_text()) if report.exists() else {"settings": {}}
@@ -303,22 +305,33 @@ def simulate(settings, path, device="cpu"):
     finally:
         torch.set_num_threads(threads)
     write_json(report, result)
-    os.replace(partial, path)
+    for source, file in zip(partial, files, strict=True):  # the velocity last: it says that all is there
+        os.replace(source, file)
     checkpoint.unlink(missing_ok=True)
     return result
 
 
+def temperature_file(path):
+    """Where :func:`simulate` stores the temperature of the frames in ``path``."""
+    return Path(path).with_name(f"{Path(path).stem}_temperature.npy")
+
+
 def _simulate(settings, partial, checkpoint, device):
-    """Fill ``partial`` with frames, after a kill from the checkpoint on; returns what the ``.json`` shall hold."""
+    """Fill the files ``partial``, temperature and velocity, after a kill from the checkpoint on.
+
+    Returns:
+        What the ``.json`` shall hold.
+    """
     solver = RayleighBenard(settings, device)
     spin_up, done, nusselt = math.ceil(settings.spin_up / settings.interval), 0, 0.0
-    resumed = checkpoint.exists() and partial.exists()
+    resumed = checkpoint.exists() and all(file.exists() for file in partial)
     if resumed:
         saved = load_checkpoint(checkpoint, device)
         _check_same(saved["settings"], settings, checkpoint)
         done, nusselt = saved["done"], saved["nusselt"]
         solver.state, solver.time = saved["state"], done * settings.interval
-    frames = _open_frames(partial, settings, resumed)
+    temperature, frames = _open_frames(partial, settings, resumed)
+    stored = (..., slice(None, None, settings.store_every), slice(None, None, settings.store_every))
 
     total, saved_at = spin_up + settings.frames, time.monotonic()
     bar = progress(range(done, total), total - done, "simulation")
@@ -330,22 +343,26 @@ def _simulate(settings, partial, checkpoint, device):
             checkpoint.unlink(missing_ok=True)  # from there it would blow up again
             raise
         if i >= spin_up:
-            frames[i - spin_up] = solver.velocity()[:, :: settings.store_every, :: settings.store_every].cpu()
+            frames[i - spin_up] = solver.velocity()[stored].cpu()
+            temperature[i - spin_up] = solver.temperature[stored].cpu()
             nusselt += sum(solver.nusselt()[:2]) / 2 / settings.frames
         if time.monotonic() - saved_at >= CHECKPOINT_EVERY:
             frames.flush()
+            temperature.flush()
             save_checkpoint(checkpoint, settings=asdict(settings), state=solver.state, done=i + 1, nusselt=nusselt)
             saved_at = time.monotonic()
     return {"settings": asdict(settings), "nusselt": nusselt, **statistics(frames)}
 
 
-def _open_frames(path, settings, resumed):
+def _open_frames(paths, settings, resumed):
     if resumed:
-        return np.load(path, mmap_mode="r+")
-    needed, free = 4 * math.prod(settings.stored_shape), shutil.disk_usage(path.parent).free
+        return [np.load(path, mmap_mode="r+") for path in paths]
+    frames, _, *grid = settings.stored_shape
+    shapes = (frames, *grid), settings.stored_shape
+    needed, free = 4 * sum(map(math.prod, shapes)), shutil.disk_usage(paths[0].parent).free
     if needed > free:  # a mapped file on a full disk would kill the process without a word
-        raise InputError(f"{path.parent} has {free / 1e9:.2g} GB left, the frames take {needed / 1e9:.2g} GB")
-    return np.lib.format.open_memmap(path, "w+", np.float32, settings.stored_shape)
+        raise InputError(f"{paths[0].parent} has {free / 1e9:.2g} GB left, the frames take {needed / 1e9:.2g} GB")
+    return [np.lib.format.open_memmap(path, "w+", np.float32, shape) for path, shape in zip(paths, shapes, strict=True)]
 
 
 def _check_same(found, settings, path):

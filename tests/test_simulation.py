@@ -266,15 +266,17 @@ def hidden(folder):
 
 def test_frames_at_multiples_of_the_interval(tmp_path):
     result = simulate(SHORT, tmp_path / "rbc.npy")
-    frames = np.load(tmp_path / "rbc.npy")
+    frames, temperature = np.load(tmp_path / "rbc.npy"), np.load(tmp_path / "rbc_temperature.npy")
     assert frames.shape == SHORT.stored_shape == (5, 2, 32, 64)
-    assert frames.dtype == np.float32
+    assert temperature.shape == (5, 32, 64)
+    assert frames.dtype == temperature.dtype == np.float32
     flow = RayleighBenard(SHORT)
     for interval in range(1, 9):  # 3 of spin-up: 1 free-fall time is 2.5 intervals
         flow.advance_to(interval * 0.4)
         assert flow.time == interval * 0.4
         if interval > 3:
             assert np.array_equal(frames[interval - 4], flow.velocity().numpy())
+            assert np.array_equal(temperature[interval - 4], flow.temperature.numpy())
     assert result == json.loads((tmp_path / "rbc.json").read_text())
     assert result["settings"] == asdict(SHORT)
     assert list(result["correlation"]) == ["1", "2"]
@@ -284,7 +286,9 @@ def test_frames_at_multiples_of_the_interval(tmp_path):
 def test_every_second_point_is_stored(tmp_path):
     simulate(SHORT, tmp_path / "all.npy")
     simulate(replace(SHORT, store_every=2), tmp_path / "half.npy")
-    assert np.array_equal(np.load(tmp_path / "half.npy"), np.load(tmp_path / "all.npy")[..., ::2, ::2])
+    for kind in ("", "_temperature"):
+        half, whole = (np.load(tmp_path / f"{name}{kind}.npy") for name in ("half", "all"))
+        assert np.array_equal(half, whole[..., ::2, ::2])
 
 
 @pytest.mark.parametrize("intervals", [2, 6])  # before the first frame, between frames
@@ -309,7 +313,8 @@ def test_restart_after_a_kill(tmp_path, monkeypatch, intervals, every):
     intervals = 100
     assert simulate(SHORT, tmp_path / "killed.npy") == whole
     assert len(calls) < 8 or every
-    assert (tmp_path / "killed.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    for kind in ("", "_temperature"):
+        assert (tmp_path / f"killed{kind}.npy").read_bytes() == (tmp_path / f"whole{kind}.npy").read_bytes()
     assert hidden(tmp_path) == []
 
 
@@ -346,7 +351,7 @@ def test_after_a_blow_up_other_settings_are_free_to_try(tmp_path, monkeypatch):
 
 def test_full_disk_is_refused_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(rayleigh_benard.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(InputError, match=r"1e-06 GB left, the frames take 8.2e-05 GB"):
+    with pytest.raises(InputError, match=r"1e-06 GB left, the frames take 0.00012 GB"):
         simulate(SHORT, tmp_path / "rbc.npy")
 
 

@@ -1,0 +1,372 @@
+"""The figures: the mathematics behind them, the files they leave, what they refuse."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import rc_context
+from PIL import Image
+
+import run_model
+from evaluation import convection, figures, rmse
+from evaluation.convection import autocorrelation, rocking_period, roll_shares, spectrum_along_x, vorticity
+from evaluation.figures import SWEEPS, TEST_STEPS, main
+from evaluation.spectrum import power_law, velocity_spectrum
+from evaluation.style import STYLE, new_figure, save
+from simulation.rayleigh_benard import PRESETS, simulate
+from utils import InputError, exit_code, persistence
+
+
+def pictures(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def failure(capsys, *command):
+    """The one line that a refused command prints."""
+    assert exit_code(lambda: main([str(word) for word in command])) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return line
+
+
+# ---------------------------------------------------------------- mathematics
+
+
+def test_vorticity_of_a_solid_body_vortex():
+    """Exactly 2 everywhere, the border included, also on points that are not evenly spaced."""
+    x, y = np.linspace(-1, 2, 9), np.array([0, 0.1, 0.3, 0.7, 1.3, 1.5])
+    u, v = -(y[:, None] - 0.4) + 0 * x, (x - 0.7) + 0 * y[:, None]
+    assert vorticity(u, v, x, y) == pytest.approx(2 * np.ones((6, 9)))
+    assert vorticity(v, -u, x, y) == pytest.approx(np.zeros((6, 9)))  # a strain
+
+
+def test_autocorrelation_of_a_travelling_wave():
+    """cos(x - 2 pi t / 20) over whole periods: cos(2 pi lag / 20)."""
+    time, x = np.arange(400)[:, None], 2 * np.pi * np.arange(16) / 16
+    found = autocorrelation(3 + np.cos(x - 2 * np.pi * time / 20))
+    assert found == pytest.approx(np.cos(2 * np.pi * np.arange(201) / 20), abs=1e-12)
+
+
+def rolls(period, frames=120, rows=6, columns=32):
+    """Two pairs of rolls whose wind at half height rocks with a period in frames."""
+    time, x = np.arange(frames)[:, None, None], 2 * np.pi * np.arange(columns) / columns
+    flow = np.zeros((frames, 2, rows, columns))
+    flow[:, 0] = np.cos(2 * np.pi * time / period) * np.sin(2 * x)
+    flow[:, 1] = np.cos(2 * x) + 0.5 * np.cos(3 * x)
+    return flow
+
+
+@pytest.mark.parametrize("period", [8, 25])
+def test_rocking_period(period):
+    assert rocking_period(rolls(period)) == period
+
+
+def test_what_drifts_does_not_rock():
+    flow = rolls(25)
+    flow[:, 0] = np.linspace(0, 1, len(flow))[:, None, None]
+    assert rocking_period(flow) is None
+
+
+def test_roll_shares():
+    assert roll_shares(rolls(25)) == pytest.approx(np.eye(17)[2] * 0.8 + np.eye(17)[3] * 0.2)
+
+
+def test_walls_and_period_are_on_the_grid():
+    settings = PRESETS["medium"]
+    x, z = convection.convection_grid(settings)
+    assert x[[0, 1, 2, -2]] == pytest.approx([-1.5 / 128, 0.5 / 128, 2.5 / 128, 7 + 0.5 / 128])
+    assert z[[0, 1, 2, -2, -1]] == pytest.approx([0, 0.5 / 128, 2.5 / 128, 126.5 / 128, 1])
+    field = convection.between_walls(np.arange(6).reshape(2, 3), 0.5, -0.5)
+    assert field.tolist() == [[0.5] * 6, [2, 0, 1, 2, 0, 1], [5, 3, 4, 5, 3, 4], [-0.5] * 6]
+
+
+@pytest.mark.parametrize(("number", "text"), [(1e7, "$10^{7}$"), (2.5e8, r"$2.5 \times 10^{8}$")])
+def test_scientific(number, text):
+    assert convection.scientific(number) == text
+
+
+def test_spectrum_along_x():
+    """A mode of amplitude a has the variance a^2 / 2; with the spacing of wavenumbers the density adds up to it."""
+    x = 7 * np.arange(28) / 28
+    fields = np.zeros((3, 2, 8, 28))
+    fields[:, 0] = 5 + 3 * np.cos(2 * np.pi * 4 / 7 * x)
+    fields[:, 1] = 2 * np.sin(2 * np.pi * 6 / 7 * x)
+    fields[:, :, :2] = fields[:, :, 6:] = 100 * np.random.default_rng(0).standard_normal((2, 28))  # outside
+    k, spectrum = spectrum_along_x(fields, 7)
+    assert k == pytest.approx(np.arange(1, 15) / 7)
+    assert spectrum / 7 == pytest.approx(4.5 * np.eye(14)[3] + 2 * np.eye(14)[5])
+
+
+def test_inertial_range():
+    settings = PRESETS["medium"]
+    low, high = convection.inertial_range({"settings": settings, "nusselt": 26})
+    dissipation = (26 - 1) / (settings.ra * settings.pr) ** 0.5  # in U^3 / H, exact
+    viscosity = (settings.pr / settings.ra) ** 0.5
+    assert low == 1
+    assert convection.inertial_range({"settings": PRESETS["tiny"], "nusselt": 8}) is None
+    assert 2 * math.pi * high * (viscosity**3 / dissipation) ** 0.25 == pytest.approx(0.1)
+
+
+def test_velocity_spectrum_adds_up_to_the_energy():
+    flow = torch.randn(2, 3, 2, 12, 20, dtype=torch.float64) + 7
+    across, down = (torch.sin(math.pi * (torch.arange(n) + 0.5) / n) ** 2 for n in (20, 12))
+    window = down[:, None] * across
+    energy = (flow - flow.mean((-2, -1), keepdim=True)).square().sum(2).mean(1) / 2
+    weighted = (energy * window.square()).sum((1, 2)) / window.square().sum()
+    assert velocity_spectrum(flow).sum(1) == pytest.approx(weighted)
+    assert velocity_spectrum(2 * flow - 30) == pytest.approx(4 * velocity_spectrum(flow))
+
+
+def test_velocity_spectrum_of_one_wave():
+    """A Hann window spreads a mode over its neighbours only; it stands still where it is land."""
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    flow = torch.zeros(1, 1, 2, 32, 32, dtype=torch.float64)
+    flow[:, :, 0] = torch.cos(2 * math.pi * (6 * x + 8 * y) / 32)
+    spectrum = velocity_spectrum(flow)[0]
+    assert spectrum[8:13].sum() == pytest.approx(spectrum.sum())
+    assert spectrum.argmax() == 10
+    land = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    land[..., :16] = True
+    spoilt = torch.where(land[:, None], flow, 1e3)
+    assert torch.equal(velocity_spectrum(spoilt, land), velocity_spectrum(flow, land))
+
+
+def test_power_law():
+    k = np.arange(1, 100)
+    energy = np.where((k >= 4) & (k <= 40), 7.0 * k ** (-11 / 5), 1)
+    assert power_law(k, energy, 4, 40) == pytest.approx(-11 / 5)
+    with pytest.raises(ValueError, match="a slope needs two wavenumbers, there are 1 from 4.5 to 5.5"):
+        power_law(k, energy, 4.5, 5.5)
+
+
+# ---------------------------------------------------------------- convection
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """A short simulation with its two files beside it."""
+    path = tmp_path_factory.mktemp("convection") / "rbc_tiny.npy"
+    simulate(PRESETS["tiny"], path)
+    return path
+
+
+def test_convection(tmp_path, simulated, capsys):
+    np.save(tmp_path / "rolls.npy", rolls(25).astype(np.float32))
+    main(["convection", str(simulated), str(tmp_path / "rolls.npy"), "--figures", str(tmp_path / "figures")])
+    assert pictures(tmp_path / "figures") == [
+        *("rbc_tiny.gif", "rbc_tiny.pdf", "rbc_tiny.png", "rbc_tiny_spectrum.pdf", "rbc_tiny_spectrum.png")
+    ]
+    with Image.open(tmp_path / "figures" / "rbc_tiny.gif") as animation:
+        assert animation.n_frames == PRESETS["tiny"].frames
+    rows = {line[:44].strip(): line[44:].split() for line in capsys.readouterr().out.splitlines()}
+    report = json.loads(simulated.with_suffix(".json").read_text())
+    assert rows["Nusselt number"] == [f"{report['nusselt']:.2f}", "-"]
+    assert rows["frames in which they rock to and fro"][-1] == "25"
+    assert rows["strongest wavenumber of the rolls"][-2:] == ["2", "(80%)"]
+    wave = [math.cos(2 * math.pi * lag / 25) for lag in (1, 2, 5, 10)]
+    found = [float(word) for word in rows["correlation of u, 1, 2, 5, 10 frames apart"][-4:]]
+    assert found == pytest.approx(wave, abs=0.02)
+
+
+def test_convection_axes_are_labelled(simulated):
+    flow = convection.load_convection(simulated)
+    with rc_context(STYLE):
+        figure = convection.draw_convection(flow, convection.load_temperature(simulated, flow), -1)
+    *_, lowest = panels = [axes for axes in figure.axes if axes.get_title("left")]
+    assert [axes.get_ylabel() for axes in panels] == ["z / H"] * 3
+    assert lowest.get_xlabel() == "x / H"
+    assert lowest.get_xlim() == (0, 2)
+    bars = [axes.child_axes[0].get_ylabel() for axes in panels]
+    assert bars == [r"$\Delta$", "$U$", "$U/H$"]
+
+
+def test_convection_without_its_files(tmp_path, simulated, capsys):
+    raw = tmp_path / "rbc.npy"
+    command = ("convection", raw, "--figures", tmp_path / "figures")
+    assert "rbc.npy is not there, wanted a file" in failure(capsys, *command)
+    raw.write_bytes(simulated.read_bytes())
+    raw.with_suffix(".json").write_bytes(simulated.with_suffix(".json").read_bytes())
+    assert "rbc_temperature.npy is not there; remove rbc.npy and simulate again" in failure(capsys, *command)
+    raw.with_suffix(".json").write_text("{}")
+    assert "rbc.json is broken; remove" in failure(capsys, *command)
+    np.save(raw, np.zeros((5, 3, 4, 4)))
+    assert "has shape (5, 3, 4, 4), wanted (T, 2, H, W)" in failure(capsys, *command)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_nothing_half_written(tmp_path, monkeypatch):
+    def disk_full(file, format):
+        file.write_text("half")
+        raise OSError("disk full")
+
+    figure = new_figure(1)
+    monkeypatch.setattr(figure, "savefig", disk_full)
+    with pytest.raises(OSError, match="disk full"):
+        save(figure, tmp_path / "figure")
+    assert pictures(tmp_path) == []
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.fixture(scope="module")
+def results(data_dir, tmp_path_factory):
+    """A plain net and one with uniform motion, hardly trained."""
+    folder = tmp_path_factory.mktemp("results")
+    for symmetry in ("None", "UM"):
+        command = f"--architecture Unet --input_length {5 if symmetry == 'UM' else 4} --output_length 1 --width 0.125"
+        command += f" --num_epoch 1 --device cpu --symmetry {symmetry} --data_dir {data_dir} --results {folder}"
+        run_model.main(command.split())
+    for file in folder.glob("*/metrics.json"):  # as if they had not been tested by upscaling factor
+        metrics = json.loads(file.read_text())
+        metrics["scores"].pop("Scale", None)
+        file.write_text(json.dumps(metrics))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(results, data_dir):
+    loaded = [figures.load_run(folder, [data_dir], torch.device("cpu")) for folder in sorted(results.iterdir())]
+    assert [run.label for run in loaded] == ["plain", "UM"]
+    return loaded
+
+
+def test_runs(tmp_path, results, data_dir, capsys):
+    command = ["runs", *map(str, results.iterdir()), "--data_dir", str(tmp_path), str(data_dir)]
+    main([*command, "--figures", str(tmp_path / "figures"), "--device", "cpu"])
+    drawings = ["RBC_errors", "RBC_learning"]
+    drawings += [f"RBC_Unet_{kind}" for kind in ("UM", "original", "spectra", "transformed")]
+    files = [f"{name}.{ending}" for name in drawings for ending in ("pdf", "png")]
+    files += ["RBC_Unet_UM.gif", "RBC_Unet_original.gif"]
+    assert pictures(tmp_path / "figures") == sorted(files)
+    assert "no RBC_factors: no run was tested by upscaling factor\n" in capsys.readouterr().out
+
+
+def test_a_plain_net_alone_has_no_transformed_flow(runs):
+    assert figures.draw_transformed(runs[:1], 0) is None
+
+
+def test_sweep_leaves_an_equivariant_net_as_it_is(runs):
+    plain, equivariant = runs
+    frames, _ = figures.read(runs, torch.arange(3))
+    assert frames.shape == (3, 5 + TEST_STEPS, 2, 16, 16)
+    mask = torch.ones(3, 1, 16, 16, dtype=torch.bool)
+    errors, inputs, returned = figures.sweep(equivariant, "UM", frames, mask)
+    assert errors == pytest.approx(len(errors) * [errors[0]], rel=1e-4)
+    assert returned[-1] == pytest.approx(returned[0], abs=1e-4)
+    assert inputs[4] == pytest.approx((frames[0, 4] + torch.tensor([1.0, 0])[:, None, None]).norm(dim=0))
+
+    target, forecast = frames[:, 5:], figures.forecast(plain, frames, None)
+    still = persistence(frames[:, :5], TEST_STEPS)
+    errors, _, returned = figures.sweep(plain, "UM", frames, mask)
+    assert errors[0] == pytest.approx((rmse(forecast, target) / rmse(still, target)).item())
+    assert returned[0] == pytest.approx(forecast[0, -1].norm(dim=0))
+    assert abs(errors[-1] / errors[0] - 1) > 0.1  # the plain net does not
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_sweeps_are_paths_with_inverses(name):
+    path = SWEEPS[name]
+    assert set(path.shown) <= set(path.strengths)
+    g = path.element(path.strengths[-2], 5)
+    assert len(g) == 5
+    symmetry = figures.SYMMETRIES.get(name)
+    if symmetry is not None:
+        frames = torch.randn(5, 2, 2, 16, 16, dtype=torch.float64)
+        quarter = path.element(path.strengths[6], 5).double()
+        assert symmetry.act(path.inverse(quarter), symmetry.act(quarter, frames)) == pytest.approx(frames)
+
+
+def test_velocities_of_one_size():
+    g = SWEEPS["UM"].element(3, 8)
+    assert g.norm(dim=1) == pytest.approx(torch.full((8,), 3.0))
+    assert g.sum(0) == pytest.approx(torch.zeros(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_axes_of_sweeps_are_labelled(runs, name):
+    path, figure = SWEEPS[name], new_figure(2)
+    with rc_context(STYLE):
+        figures.draw_sweep_errors(figure, runs, path, [range(len(path.strengths))] * 2)
+    (axes,) = figure.axes
+    assert axes.get_xlabel().startswith(path.symbol)
+    assert axes.name == ("polar" if name == "Rot" else "rectilinear")
+
+
+def test_axes_of_runs_are_labelled(runs):
+    with rc_context(STYLE):
+        drawn = [figures.draw_errors(runs), figures.draw_learning(runs), figures.draw_spectra(runs)]
+        drawn += [figures.draw_original(runs, 0), figures.draw_transformed(runs, 0)]
+    labels = [
+        {axes.get_xlabel() for axes in figure.axes} | {axes.get_ylabel() for axes in figure.axes} for figure in drawn
+    ]
+    assert labels[0] == {"step", "RMSE / standard deviation", ""}
+    assert labels[1] == {"epoch", "RMSE / standard deviation", ""}
+    assert {"wavenumber / waves per side of the tile", "sum over a ring, $E(k)$ / variance"} < labels[2]
+    for maps in labels[3:]:
+        assert {"x / cells", "step 10\ny / cells", "speed / standard deviation"} < maps
+
+
+def test_scale_factors(runs):
+    assert figures.draw_scale_factors(runs) is None
+    scores = {"2": {"rmse": 0.3, "ese": 0.6}, "1.25": {"rmse": 0.2, "ese": 0.5}, "10": {"rmse": 0.9, "ese": 1.0}}
+    plain, equivariant = runs
+    tested = figures.Run(
+        **{**vars(plain), "metrics": {key: {"Scale": {"by_factor": scores}} for key in ("scores", "persistence")}}
+    )
+    figure = figures.draw_scale_factors([tested, equivariant])
+    left, right = figure.axes
+    curve, still = left.lines
+    assert curve.get_xydata().tolist() == still.get_xydata().tolist() == [[1.25, 0.2], [2, 0.3], [10, 0.9]]
+    assert right.lines[0].get_ydata().tolist() == [0.5, 0.6, 1.0]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["upscaling factor"] * 2
+
+
+def test_one_run_per_symmetry(runs):
+    plain, equivariant = runs
+    assert figures.one_per_symmetry([equivariant, plain, equivariant, plain]) == [plain, equivariant]
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "log.csv", "best.pt"])
+def test_run_that_is_not_finished(tmp_path, results, data_dir, capsys, name):
+    folder = shutil.copytree(next(results.iterdir()), tmp_path / "run")
+    (folder / name).unlink()
+    line = failure(capsys, "runs", folder, "--data_dir", data_dir, "--figures", tmp_path / "figures")
+    assert f"run has no {name}, so it is no finished run; run_model.py makes them" in line
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("change", [{"symmetry": "Galilei"}, {"width": 0.25}, {"kernel_size": 2}])
+def test_run_of_another_net(tmp_path, results, data_dir, capsys, change):
+    folder = shutil.copytree(next(results.iterdir()), tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    line = failure(capsys, "runs", folder, "--data_dir", data_dir, "--figures", tmp_path / "figures")
+    assert "run is not a run of this program: " in line
+    assert not (tmp_path / "figures").exists()
+
+
+def test_run_whose_data_are_not_there(tmp_path, results, data_dir, capsys):
+    folder = next(results.iterdir())
+    line = failure(capsys, "runs", folder, "--data_dir", tmp_path, "--figures", tmp_path / "figures")
+    assert f"was trained on data that are not in {tmp_path / 'rbc'}; name their folder with --data_dir" in line
+    shutil.copytree(data_dir / "rbc", tmp_path / "rbc")
+    meta = json.loads((tmp_path / "rbc" / "meta.json").read_text())
+    meta["splits"]["train"]["sha256"] = "0"
+    (tmp_path / "rbc" / "meta.json").write_text(json.dumps(meta))
+    line = failure(capsys, "runs", folder, "--data_dir", tmp_path, "--figures", tmp_path / "figures")
+    assert "was trained on other data than those in" in line
+    assert not (tmp_path / "figures").exists()
+
+
+def test_runs_on_different_data_are_not_mixed(runs, tmp_path, monkeypatch):
+    plain, equivariant = runs
+    other = figures.Run(**{**vars(plain), "config": {**plain.config, "data": {}}})
+    loaded = iter([equivariant, other])
+    monkeypatch.setattr(figures, "load_run", lambda *a: next(loaded))
+    with pytest.raises(InputError, match="trained on different RBC data; draw them apart"):
+        main(["runs", "a", "b", "--figures", str(tmp_path / "figures"), "--device", "cpu"])
+    assert not (tmp_path / "figures").exists()
