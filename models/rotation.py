@@ -64,11 +64,13 @@ def harmonics(kernel_size):
         steered = np.outer(phase, phase.conj()) * envelope * scipy.special.iv(order, product)
         _, vectors = scipy.linalg.eigh(steered, covariance)
         best = vectors[:, ::-1][:, : sum(order <= m for m in largest)]
-        for kernel in np.linalg.qr(best)[0].T:
-            axis = kernel[(y == 0) & (x >= 0)]  # real for a kernel that a reflection conjugates
-            strongest = axis[np.abs(axis).argmax()]
+        for kernel in np.linalg.qr(best)[0].T.reshape(-1, kernel_size, kernel_size):
+            axis = kernel[radius, radius:]  # real for a kernel that a reflection conjugates
+            kernel = kernel * np.exp(-1j * np.angle(axis[np.abs(axis).argmax()]))
+            # The covariance is nearly singular: what is exact in theory is made exact to the last digit.
+            kernel = sum(1j ** (order * q) * np.rot90(kernel, q, axes=(1, 0)) for q in range(4)) / 4
             orders.append(order)
-            kernels.append((kernel * strongest.conj() / np.abs(strongest)).reshape(kernel_size, kernel_size))
+            kernels.append((kernel + kernel[::-1].conj()) / 2)
     return np.array(orders), np.array(kernels)
 
 
@@ -107,7 +109,7 @@ class Group:
 def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resampling=None):
     """All equivariant kernels on a grid: a basis of the solutions of K(A_g x) = rho_out(g) K(x) rho_in(g)^-1.
 
-    The mean over the group of rho_out(g) E phi(A_g^-1 x) rho_in(g)^-1 is a solution for every matrix E and function phi,
+    The sum over the group of rho_out(g) E phi(A_g^-1 x) rho_in(g)^-1 is a solution for every matrix E and function phi,
     and these span the space. Where a representation is regular, the matrices that touch its first element suffice and
     give every solution once.
 

@@ -55,7 +55,7 @@ def test_a_run(data_dir, tmp_path, capsys, symmetry):
         f"Future ESE: {scores['test']['ese']:.3f} | Domain RMSE: {domain['rmse']:.3f} | "
         f"Domain ESE: {domain['ese']:.3f}"
     )
-    assert set(scores) == {"test", "UM", "Mag"}
+    assert set(scores) == {"test", *SYMMETRIES} - {"None"}
     assert set(metrics["persistence"]) == set(scores)
     assert metrics["epochs"] == 2
     assert config["symmetry"] == symmetry

@@ -26,6 +26,19 @@ def test_naive_nets_are_the_same_functions(architecture, symmetry, tolerance):
     assert (gradients[0][0] - gradients[1][0]).abs().max() < tolerance * gradients[1][0].abs().max()
 
 
+@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
+@pytest.mark.parametrize("symmetry", ["Rot"])
+def test_expanded_nets_are_the_same_functions(architecture, symmetry):
+    torch.manual_seed(0)
+    frames = torch.randn(2, 6, 2, 16, 32)
+    model = build_model(architecture, symmetry, 6, width=0.125).eval()
+    with torch.no_grad():
+        forecast = model(frames)
+        plain = speed.expanded(model)
+        assert not any("original" in name for name in plain.state_dict())
+        assert torch.equal(plain(frames), forecast)
+
+
 def test_the_command(capsys):
     arguments = "--architecture unet --symmetry um --batch 1 --width 0.0625 --repeats 1 --device cpu".split()
     assert exit_code(lambda: speed.main(arguments)) == 0

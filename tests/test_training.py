@@ -377,7 +377,7 @@ class Recorder:
         self.applied.append(g)
         return frames
 
-    def act_on_mask(self, g, mask):
+    def act_on_mask(self, g, mask, frames):
         return mask
 
 
