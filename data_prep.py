@@ -963,12 +963,14 @@ def describe_split(folder, name, source, split, frames):
     }
 
 
-def write_tables(folder, count, seed):
+def write_tables(folder, count, seed, scale_factors):
     """Draw one group element per test window for every symmetry; return the names of the files."""
     names = {name: f"test_{name.lower()}.npz" for name in SYMMETRIES if name != "None"}
     for name, file in names.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-        np.savez(folder / file, elements=SYMMETRIES[name].sample(count, generator).numpy())
+        of_release = name == "Scale" and scale_factors == "release"
+        draw = SYMMETRIES[name].sample_release if of_release else SYMMETRIES[name].sample
+        np.savez(folder / file, elements=draw(count, generator).numpy())
     return names
 
 
@@ -1014,7 +1016,7 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
         "time_step": source.time_step,
         "orientation": divergence and dict(zip(("divergence", "reversed"), divergence, strict=True)),
         "splits": splits,
-        "tables": {"test": write_tables(folder, plans["test"].count, args.seed)},
+        "tables": {"test": write_tables(folder, plans["test"].count, args.seed, args.scale_factors)},
     }
     write_json(folder / "meta.json", meta)
     notes = [*source.notes, *(f"test files: {note}" for note in (domain.notes if domain else ()))]
@@ -1205,6 +1207,12 @@ def parse_args(argv):
             type=whole(1),
             metavar=("TRAIN", "VALID", "TEST"),
             help="numbers of windows, or proportions where there are fewer (default: the release's)",
+        )
+        command.add_argument(
+            "--scale_factors",
+            choices=("grid", "release"),
+            default="grid",
+            help="of the test set Scale: 1, 1.25, 1.5, 2 or 3, or from 0.5 to 5 by quarters (default %(default)s)",
         )
         command.add_argument(
             "--seed", type=whole(0), default=0, help="of transforms and simulation (default %(default)s)"

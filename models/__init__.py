@@ -12,10 +12,11 @@ Conventions, kept everywhere:
 
 from models.backbone import ResNet, UNet
 from models.magnitude import Magnitude
+from models.scale import Scale
 from models.translation import Translation
 from models.uniform_motion import UniformMotion
 
-SYMMETRIES = {symmetry.name: symmetry for symmetry in (Translation(), UniformMotion(), Magnitude())}
+SYMMETRIES = {symmetry.name: symmetry for symmetry in (Translation(), UniformMotion(), Magnitude(), Scale())}
 ARCHITECTURES = {"ResNet": ResNet, "Unet": UNet}
 
 
