@@ -12,7 +12,9 @@ F -> lambda F(lambda x, lambda sigma): a shift along the axis. This is kept by
 * lifting in space and time: level sigma reads the flow 0, sigma^2, 2 sigma^2 frames ago;
 * convolutions whose kernel at level sigma has its taps sigma cells apart and which see the neighbouring levels;
 * positive homogeneity, f(c w) = c f(w) for c > 0 (LeakyReLU, no biases), which lets the factor lambda through;
-* the readout: last frame + mean over levels of sigma^-2 times the output, whose shift by one level is lambda^3.
+* the readout: last frame + mean over levels of sigma^-2 times the output, whose shift by one level is lambda^3;
+* a fixed point: what the net would say of a steady flow, its last frame repeated, is subtracted. A steady flow stays
+  steady, so the rate of change is of the order of the changes the net has seen, on every level and at every factor.
 
 Exact: homogeneity; translation by whole cells inside (ResNet); the shift of features by a level, where the flow is
 sampled finely enough. Approximate: taps and lags between grid points are read by quadratic interpolation, so that the
@@ -40,11 +42,9 @@ TIME_TAPS = 3  # of the lifting: the flow now, sigma^2 and 2 sigma^2 frames ago
 CROP = 16  # upscaled flows are cropped to multiples of what a U-Net halves to nothing
 ROUNDING = 1e-6  # of times and water
 NEGATIVE_SLOPE = 0.01  # of LeakyReLU
-READOUTS, PROJECTIONS, LIFTINGS = (
-    ("rate", "increment", "frame"),
-    ("mean", "max", "one"),
-    ("space-time", "space", "release"),
-)
+READOUTS = ("rate", "increment", "drift", "frame")
+PROJECTIONS = ("mean", "max", "one")
+LIFTINGS = ("space-time", "space", "release")
 QUIET_OUTPUT = 0.1  # gain of the last convolution at the start: the first forecasts are near the last frame
 
 
@@ -283,8 +283,8 @@ class Scale(Symmetry):
     Args:
         num_scales: number of levels; sigma^2 = 2^(i - (num_scales - 1) / 2), so five span 1/2 to 2 cells.
         scale_interaction: odd number of neighbouring levels that a convolution sees.
-        readout: what the output is added up to: "rate" (last frame + sigma^-2 times the output), "increment" (last
-            frame + output) or "frame" (the output itself, as in the paper).
+        readout: the next frame from the output N: "rate" (last frame + sigma^-2 N - the same for a steady flow),
+            "increment" (without sigma^-2), "drift" (without the steady flow) or "frame" (N itself, as in the paper).
         projection: over the scales: "mean", "max" or "one" (the first level, as in the release).
         lifting: "space-time", "space" (unit lags on every level) or "release" (its blur, frames as channels).
 
@@ -375,10 +375,17 @@ class Scale(Symmetry):
     # --- the layers
 
     def reduce(self, frames):
-        return frames, None if self.readout == "frame" else frames[:, -1]
+        last = frames[:, -1:]
+        steady = self.readout in ("rate", "increment")
+        return torch.cat([frames, last.expand_as(frames)]) if steady else frames, last.squeeze(1)
 
     def restore(self, frame, state):
-        return frame if state is None else frame + state
+        if self.readout == "frame":
+            return frame
+        if self.readout == "drift":
+            return state + frame
+        change, change_if_steady = frame.chunk(2)
+        return state + (change - change_if_steady)
 
     def lift(self, input_length):
         if self.lifting == "release":
@@ -406,7 +413,8 @@ class Scale(Symmetry):
         conv = ScaleConv2d(
             in_channels, 2, kernel_size, self.sigmas, self.neighbours, activation=False, gain=QUIET_OUTPUT
         )
-        weights = [1 / square if self.readout == "rate" else 1.0 for square in self.squares]
+        is_rate = self.readout in ("rate", "drift")
+        weights = [1 / square if is_rate else 1.0 for square in self.squares]
         return Projection(conv, weights, self.projection)
 
 
