@@ -5,7 +5,8 @@
 
 All nets are timed in one process in turn, and medians are reported. A naive net is the same function as ours with
 the same weights, its layers written as the paper describes them: unfold the input into patches, transform each patch,
-convolve, transform back. Peak memory is that of a training step, in a fresh process on a CPU.
+convolve, transform back. For scale it is the plain convolutions that ours expand to, one per level with its own kernel:
+the difference is what the expansion costs. Peak memory is that of a training step, in a fresh process on a CPU.
 """
 
 import argparse
@@ -17,12 +18,14 @@ import time
 from pathlib import Path
 
 import torch
-from torch.nn.functional import pad, unfold
+from torch import nn
+from torch.nn.functional import leaky_relu, pad, unfold
 
 from evaluation.spectrum import energy_spectrum_error
 from models import ARCHITECTURES, SYMMETRIES, build_model, match
 from models.backbone import repeat_pixels
 from models.magnitude import MagnitudeConv2d, MagnitudeUpsampling
+from models.scale import NEGATIVE_SLOPE, ScaleConv2d
 from models.uniform_motion import UniformMotionConv2d, UniformMotionUpsampling
 from utils import InputError, choose_device, exit_code, roll_out
 
@@ -83,16 +86,45 @@ NAIVE = {
 }
 
 
+class PlainConvolutions(nn.Module):
+    """What a scale convolution expands to: per level an ordinary convolution with a kernel of its own."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.activation, self.levels, self.convs = layer.activation, [], nn.ModuleList()
+        for kernel, geometry in layer.kernels():
+            channels = kernel.shape[1] // geometry.seen
+            self.levels.append(slice(geometry.first * channels, (geometry.first + geometry.seen) * channels))
+            conv = nn.Conv2d(
+                *kernel.shape[1::-1],
+                geometry.taps,
+                padding=geometry.radius,
+                dilation=geometry.dilation,
+                padding_mode="replicate",
+                bias=False,
+            )
+            conv.weight = nn.Parameter(kernel.detach().clone())
+            self.convs.append(conv)
+
+    def forward(self, x):
+        x = x.transpose(1, 2).flatten(1, 2)
+        y = torch.stack([conv(x[:, seen]) for conv, seen in zip(self.convs, self.levels, strict=True)], 1)
+        return (leaky_relu(y, NEGATIVE_SLOPE) if self.activation else y).transpose(1, 2)
+
+
 def naive(model):
-    """Turn a net, in place, into the same function computed on patches."""
-    for module in model.modules():
+    """Turn a net, in place, into the same function computed on patches, or by plain convolutions (scale)."""
+    for module in list(model.modules()):
         module.__class__ = NAIVE.get(type(module), type(module))
+        for name, child in module.named_children():
+            if isinstance(child, ScaleConv2d):
+                setattr(module, name, PlainConvolutions(child))
     return model
 
 
 def build(architecture, symmetry, is_naive, width, device):
-    model = build_model(architecture, symmetry, FRAMES, width=width).to(device)
-    return naive(model) if is_naive else model
+    model = build_model(architecture, symmetry, FRAMES, width=width)
+    return (naive(model) if is_naive else model).to(device)
 
 
 # ---------------------------------------------------------------- the measurements

@@ -148,22 +148,28 @@ class ScaleConv2d(nn.Module):
 
     def __init__(self, in_channels, out_channels, kernel_size, sigmas, neighbours, activation=True, gain=1.0):
         super().__init__()
-        self.out_channels, self.activation = out_channels, activation
+        self.in_channels, self.out_channels, self.activation = in_channels, out_channels, activation
         # Taps far apart see the flow with equal strength on every level: He's variance holds for all of them.
         weight = torch.empty(out_channels, neighbours, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(nn.init.kaiming_normal_(weight) * gain)
         self.resampled = Resampled(kernel_size, sigmas, neighbours)
         parametrize.register_parametrization(self, "weight", self.resampled, unsafe=True)
 
+    def kernels(self):
+        """Kernel ``(out, levels seen * in, taps, taps)`` and :class:`Geometry` of every level."""
+        per_level = self.resampled.geometry
+        sizes = [self.out_channels * g.seen * self.in_channels * g.taps**2 for g in per_level]
+        for kernel, geometry in zip(self.weight.split(sizes), per_level, strict=True):
+            yield kernel.view(self.out_channels, -1, geometry.taps, geometry.taps), geometry
+
     def forward(self, x):
-        channels, geometry = x.shape[1], self.resampled.geometry
         levels = x.transpose(1, 2).flatten(1, 2)  # (n, scales * channels, H, W)
-        padded = {radius: pad(levels, (radius,) * 4, mode="replicate") for radius in {g.radius for g in geometry}}
-        sizes = [self.out_channels * g.seen * channels * g.taps**2 for g in geometry]
+        radii = {geometry.radius for geometry in self.resampled.geometry}
+        padded = {radius: pad(levels, (radius,) * 4, mode="replicate") for radius in radii}
         outputs = []
-        for kernel, g in zip(self.weight.split(sizes), geometry, strict=True):
-            window = padded[g.radius][:, g.first * channels : (g.first + g.seen) * channels]
-            outputs.append(conv2d(window, kernel.view(self.out_channels, -1, g.taps, g.taps), dilation=g.dilation))
+        for kernel, geometry in self.kernels():
+            seen = padded[geometry.radius].narrow(1, geometry.first * self.in_channels, kernel.shape[1])
+            outputs.append(conv2d(seen, kernel, dilation=geometry.dilation))
         y = torch.stack(outputs, 1).transpose(1, 2)
         return leaky_relu_(y, NEGATIVE_SLOPE) if self.activation else y
 

@@ -5,6 +5,7 @@ import torch
 
 from evaluation import speed
 from models import build_model
+from models.scale import ScaleConv2d
 from utils import exit_code
 
 
@@ -24,6 +25,20 @@ def test_naive_nets_are_the_same_functions(architecture, symmetry, tolerance):
     for ours, naive in zip(*gradients, strict=True):
         assert (ours - naive).abs().max() < 100 * tolerance * naive.abs().max()
     assert (gradients[0][0] - gradients[1][0]).abs().max() < tolerance * gradients[1][0].abs().max()
+
+
+@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
+def test_scale_nets_expand_to_plain_convolutions(architecture):
+    torch.manual_seed(0)
+    frames = torch.randn(1, 10, 2, 16, 32, dtype=torch.float64, requires_grad=True)
+    model = build_model(architecture, "Scale", 10, width=0.125).double()
+    results = []
+    for net in (model, speed.naive(model)):
+        forecast = net(frames)
+        results.append((forecast.detach(), *torch.autograd.grad(forecast.square().sum(), frames)))
+    assert not any(isinstance(module, ScaleConv2d) for module in model.modules())
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain)
 
 
 def test_the_command(capsys):
