@@ -92,7 +92,7 @@ class PlainConvolutions(nn.Module):
     def __init__(self, layer):
         super().__init__()
         self.activation, self.levels, self.convs = layer.activation, [], nn.ModuleList()
-        for kernel, geometry in layer.kernels():
+        for kernel, geometry in zip(layer.weight, layer.resampled.geometry, strict=True):
             channels = kernel.shape[1] // geometry.seen
             self.levels.append(slice(geometry.first * channels, (geometry.first + geometry.seen) * channels))
             conv = nn.Conv2d(

@@ -95,10 +95,10 @@ class Geometry(NamedTuple):
 
 
 class Resampled(nn.Module):
-    """Parametrisation: one base kernel ``(out, neighbours, in, k, k)`` to the kernels of all levels, one flat tensor.
+    """Parametrisation: one base kernel ``(out, neighbours, in, k, k)`` to a list of kernels, one per level.
 
-    Linear in the weights, by one small matrix per level. A neighbour beyond the end of the scale axis is its last level
-    once more, so its weights are added to that level's.
+    The kernel of a level is ``(out, levels it sees * in, taps, taps)``, linear in the weights by one small matrix. A
+    neighbour beyond the end of the scale axis is its last level once more, so its weights are added to that level's.
 
     Attributes:
         geometry: one :class:`Geometry` per level.
@@ -109,23 +109,26 @@ class Resampled(nn.Module):
         self.geometry = []
         for level, sigma in enumerate(sigmas):
             axis, dilation = dilated_taps(kernel_size, sigma)
-            seen = torch.arange(neighbours) + level - neighbours // 2
-            seen = seen.clamp(0, len(sigmas) - 1)
+            seen = (torch.arange(neighbours) + level - neighbours // 2).clamp(0, len(sigmas) - 1)
             first, last = seen[0].item(), seen[-1].item()
             merge = nn.functional.one_hot(seen - first).double()  # (neighbours, levels seen)
-            self.register_buffer(f"plane{level}", torch.kron(axis, axis), persistent=False)
-            self.register_buffer(f"merge{level}", None if len(merge) == last - first + 1 else merge, persistent=False)
+            # Where nothing is to be done, there is no matrix.
+            merge = None if merge.shape[1] == neighbours else merge
+            plane = None if sigma == int(sigma) else torch.kron(axis, axis)
+            self.register_buffer(f"merge{level}", merge, persistent=False)
+            self.register_buffer(f"plane{level}", plane, persistent=False)
             self.geometry.append(Geometry(first, last - first + 1, axis.shape[1], dilation))
 
     def forward(self, weight):
-        kernels, taps = [], weight.flatten(3)  # (out, neighbours, in, k * k)
-        for level in range(len(self.geometry)):
-            kernel = taps @ getattr(self, f"plane{level}").to(weight.dtype)
-            merge = getattr(self, f"merge{level}")
+        kernels, base = [], weight.flatten(3)  # (out, neighbours, in, k * k)
+        for level, geometry in enumerate(self.geometry):
+            kernel, merge, plane = base, getattr(self, f"merge{level}"), getattr(self, f"plane{level}")
             if merge is not None:
                 kernel = torch.einsum("onit,nl->olit", kernel, merge.to(weight.dtype))
-            kernels.append(kernel.flatten())
-        return torch.cat(kernels)
+            if plane is not None:
+                kernel = kernel @ plane.to(weight.dtype)
+            kernels.append(kernel.reshape(len(weight), -1, geometry.taps, geometry.taps))
+        return kernels
 
 
 # ---------------------------------------------------------------- layers
@@ -155,19 +158,12 @@ class ScaleConv2d(nn.Module):
         self.resampled = Resampled(kernel_size, sigmas, neighbours)
         parametrize.register_parametrization(self, "weight", self.resampled, unsafe=True)
 
-    def kernels(self):
-        """Kernel ``(out, levels seen * in, taps, taps)`` and :class:`Geometry` of every level."""
-        per_level = self.resampled.geometry
-        sizes = [self.out_channels * g.seen * self.in_channels * g.taps**2 for g in per_level]
-        for kernel, geometry in zip(self.weight.split(sizes), per_level, strict=True):
-            yield kernel.view(self.out_channels, -1, geometry.taps, geometry.taps), geometry
-
     def forward(self, x):
         levels = x.transpose(1, 2).flatten(1, 2)  # (n, scales * channels, H, W)
         radii = {geometry.radius for geometry in self.resampled.geometry}
         padded = {radius: pad(levels, (radius,) * 4, mode="replicate") for radius in radii}
         outputs = []
-        for kernel, geometry in self.kernels():
+        for kernel, geometry in zip(self.weight, self.resampled.geometry, strict=True):
             seen = padded[geometry.radius].narrow(1, geometry.first * self.in_channels, kernel.shape[1])
             outputs.append(conv2d(seen, kernel, dilation=geometry.dilation))
         y = torch.stack(outputs, 1).transpose(1, 2)
