@@ -1221,6 +1221,8 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     if args.command:
         resolve(args, rbc)
+    if args.command and args.scale_factors == "release" and args.tile < 32:
+        parser.error(f"--scale_factors release shrinks to a half: --tile must be at least 32, got {args.tile}")
     if args.command == "ocean" and not (args.train or args.print_download):
         ocean.error("--train is needed: the NetCDF files of train, valid and test")
     if args.command == "ocean" and bool(args.u_var) != bool(args.v_var):

@@ -251,7 +251,8 @@ def equivariance(model, windows, symmetry, elements, args):
             return torch.cat(steps)
 
         frames, mask = windows.read(index, args.input_length, 0)
-        pair = equivariance_error(forecast, symmetry, elements[index].to(frames.device), frames, mask)
+        g = elements[index].to(frames.device) if symmetry.keeps_shape else elements[index]
+        pair = equivariance_error(forecast, symmetry, g, frames, mask)
         return dict(zip(("absolute", "relative"), (error.item() for error in pair), strict=True))
 
     index = torch.linspace(0, len(windows) - 1, min(EQUIVARIANCE_WINDOWS, len(windows))).long()

@@ -278,7 +278,8 @@ def transform(symmetry, g, frames, mask, present, past, future):
 
     The result is a window ``past + future`` about the frame ``present``, see ``Symmetry.act_on_window``.
     """
-    g = g.to(frames.device)
+    if symmetry.keeps_shape:  # else it sets the shape, which only the host has to know
+        g = g.to(frames.device)
     window = symmetry.act_on_window(g, frames, present, past, future)
     return window, None if mask is None else symmetry.act_on_mask(g, mask)
 

@@ -16,12 +16,13 @@ F -> lambda F(lambda x, lambda sigma): a shift along the axis. This is kept by
 * a fixed point: what the net would say of a steady flow, its last frame repeated, is subtracted. A steady flow stays
   steady, so the rate of change is of the order of the changes the net has seen, on every level and at every factor.
 
-Exact: homogeneity; translation by whole cells inside (ResNet); the shift of features by a level, where the flow is
-sampled finely enough. Approximate: taps and lags between grid points are read by quadratic interpolation, so that the
-error falls with the third power of cells per wavelength; the U-Net's halved grids see fewer cells per wavelength; lags
-beyond the window read its oldest frame. Not kept: the scale axis ends, so what a shift carries beyond its last level is
-lost and the first level sees what no level saw; borders, where padding replicates; a rate is the next frame's change
-to first order in the frame interval only.
+Exact: homogeneity (so these nets keep the symmetry of magnitude too), and the fixed point.
+Approximate: the shift by a level. Taps and lags between grid points are read by quadratic interpolation, so its error
+falls fast with the number of cells per wavelength; halved grids have fewer of them; lags that reach beyond the window
+read its oldest frame; other factors than powers of 2^(1/2) lie between levels.
+Not kept: the scale axis ends, so what a shift carries beyond the last level is lost, and the first level meets what no
+level saw. Padding replicates the border, which does not scale. A forecast is the last frame plus one rate: a change
+over one frame interval is that to first order only.
 
 Worrall and Welling, Deep scale-spaces (2019); Sosnovik et al., scale-equivariant steerable networks (2020) and DISCO
 (2021). Widths: the paper's.

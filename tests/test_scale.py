@@ -495,6 +495,13 @@ def test_factors_of_the_release(tmp_path, capsys):
     assert 0.5 <= table.min() <= table.max() <= 5
 
 
+def test_factors_of_the_release_want_large_tiles(capsys):
+    with pytest.raises(SystemExit) as stop:
+        data_prep.main("rbc --raw x.npy --tile 16 --scale_factors release".split())
+    assert stop.value.code == 2
+    assert "--tile must be at least 32, got 16" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flags", ["--augment Scale", "--augment UM,scale"])
 def test_augmentation_by_scale_is_refused(flags, capsys):
     assert exit_code(lambda: run_model.main(flags.split())) == 2
