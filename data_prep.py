@@ -42,6 +42,7 @@ import torch
 
 from models import SYMMETRIES
 from models.rotation import Rotation
+from models.scale import Scale
 from simulation.rayleigh_benard import PRESETS, simulate
 from utils import SCHEMA, InputError, choose_device, exit_code, progress, write_json
 
@@ -964,12 +965,16 @@ def describe_split(folder, name, source, split, frames):
     }
 
 
-def write_tables(folder, count, seed, angle_step):
+def write_tables(folder, count, args):
     """Draw one group element per test window for every symmetry; return the names of the files."""
-    symmetries = {**SYMMETRIES, "Rot": Rotation(angle_step=angle_step)}
+    symmetries = {
+        **SYMMETRIES,
+        "Rot": Rotation(angle_step=args.angle_step),
+        "Scale": Scale(release_factors=args.scale_factors == "release"),
+    }
     names = {name: f"test_{name.lower()}.npz" for name in symmetries if name != "None"}
     for name, file in names.items():
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{args.seed} {name}".encode()))
         np.savez(folder / file, elements=symmetries[name].sample(count, generator).numpy())
     return names
 
@@ -1016,7 +1021,7 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
         "time_step": source.time_step,
         "orientation": divergence and dict(zip(("divergence", "reversed"), divergence, strict=True)),
         "splits": splits,
-        "tables": {"test": write_tables(folder, plans["test"].count, args.seed, args.angle_step)},
+        "tables": {"test": write_tables(folder, plans["test"].count, args)},
     }
     write_json(folder / "meta.json", meta)
     notes = [*source.notes, *(f"test files: {note}" for note in (domain.notes if domain else ()))]
@@ -1216,12 +1221,20 @@ def parse_args(argv):
             help="of the test set Rot: multiples of this angle in degrees (default %(default)s; exact on the grid)",
         )
         command.add_argument(
+            "--scale_factors",
+            choices=("grid", "release"),
+            default="grid",
+            help="of the test set Scale: 1, 1.25, 1.5, 2 or 3, or from 0.5 to 5 by quarters (default %(default)s)",
+        )
+        command.add_argument(
             "--seed", type=whole(0), default=0, help="of transforms and simulation (default %(default)s)"
         )
 
     args = parser.parse_args(argv)
     if args.command:
         resolve(args, rbc)
+    if args.command and args.scale_factors == "release" and args.tile < 32:
+        parser.error(f"--scale_factors release shrinks to a half: --tile must be at least 32, got {args.tile}")
     if args.command == "ocean" and not (args.train or args.print_download):
         ocean.error("--train is needed: the NetCDF files of train, valid and test")
     if args.command == "ocean" and bool(args.u_var) != bool(args.v_var):

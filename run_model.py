@@ -29,8 +29,10 @@ from utils import (
     Windows,
     choose_device,
     exit_code,
+    groups_of_equals,
     load_checkpoint,
     load_meta,
+    mean_over_windows,
     peak_memory,
     persistence,
     precision,
@@ -76,6 +78,11 @@ def parse_args(argv=None):
     add("--augment", default="", help="train on random transforms: UM, Mag, several as UM,Mag, or all (default none)")
     add("--rotation_order", type=int, default=8, help="Rot: turns by 360 / N degrees, N a multiple of 4 (default 8)")
     add("--reflections", action="store_true", help="Rot: keep reflections too, at twice the cost")
+    add("--num_scales", type=int, default=5, help="Scale: levels, each sqrt(2) times the one before (default 5)")
+    add("--scale_interaction", type=int, default=3, help="Scale: levels that a convolution sees, odd (default 3)")
+    add("--readout", default="rate", help="Scale: rate, increment or frame, see models/scale.py (default rate)")
+    add("--projection", default="mean", help="Scale: over levels, mean, max or one (default mean)")
+    add("--lifting", default="space-time", help="Scale: space-time, space or release (default space-time)")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--compile", action="store_true", help="torch.compile the model (CUDA only)")
@@ -120,8 +127,10 @@ def check_args(args):
         args.symmetry = match(args.symmetry, SYMMETRIES, "symmetry")
         symmetry = SYMMETRIES[args.symmetry]
         type(symmetry)(**{name: getattr(args, name) for name in symmetry.options})  # refuses what it cannot build
-        transforms = [name for name in SYMMETRIES if name != "None"]
+        transforms = [name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape]
         wanted = transforms if args.augment.lower() == "all" else [name for name in args.augment.split(",") if name]
+        if "scale" in args.augment.lower().split(","):
+            raise ValueError("--augment Scale: samples of a batch would differ in size; choose others, or all others")
         args.augment = [match(name, transforms, "symmetry") for name in wanted]
     except ValueError as error:
         raise InputError(error) from None
@@ -275,16 +284,31 @@ def test(model, args, tests):
 
 @torch.inference_mode()
 def equivariance(model, windows, symmetry, elements, args):
-    """Equivariance error of a roll-out on a few windows spread over a split: ``{"absolute": .., "relative": ..}``."""
+    """Equivariance error of a roll-out on a few windows spread over a split: ``{"absolute": .., "relative": ..}``.
 
-    def forecast(frames, mask):
-        pieces = [slice(i, i + args.batch_size) for i in range(0, len(frames), args.batch_size)]
-        return torch.cat([roll_out(model, frames[i], TEST_STEPS, None if mask is None else mask[i]) for i in pieces])
+    Where batches must share a group element, also ``by_factor``; factors below 1 want more frames than the model reads.
+    """
+
+    def errors(index):
+        size = max(1, int(args.batch_size / symmetry.growth(elements[index[:1]])))
+
+        def forecast(frames, mask):
+            pieces = [slice(i, i + size) for i in range(0, len(frames), size)]
+            steps = [roll_out(model, frames[i], TEST_STEPS, None if mask is None else mask[i]) for i in pieces]
+            return torch.cat(steps)
+
+        frames, mask = windows.read(index, args.input_length, 0)
+        pair = equivariance_error(forecast, symmetry, elements[index], frames, mask)
+        return dict(zip(("absolute", "relative"), (error.item() for error in pair), strict=True))
 
     index = torch.linspace(0, len(windows) - 1, min(EQUIVARIANCE_WINDOWS, len(windows))).long()
-    frames, mask = windows.read(index, args.input_length, 0)
-    errors = equivariance_error(forecast, symmetry, elements[index], frames, mask)
-    return dict(zip(("absolute", "relative"), (error.item() for error in errors), strict=True))
+    if symmetry.keeps_shape:
+        return errors(index)
+    rows = {}
+    for element, group in groups_of_equals(symmetry, elements[index], windows, args.input_length, TEST_STEPS):
+        if symmetry.source_window(element, args.input_length, 0)[0] <= args.input_length:
+            rows[f"{element.item():g}"] = {"windows": len(group), **errors(index[group])}
+    return {**mean_over_windows(rows.values()), "by_factor": rows}
 
 
 def read_table(path, count):

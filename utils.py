@@ -294,9 +294,26 @@ def persistence(frames, steps, mask=None):
     return frames[:, -1:].expand(-1, steps, -1, -1, -1)
 
 
-def transform(symmetry, g, frames, mask=None):
-    """Apply group elements ``g``, one per sample, to frames ``(n, T, 2, H, W)`` and to their map of water."""
-    return symmetry.act(g, frames), symmetry.act_on_mask(g, mask, frames)
+def transform(symmetry, g, frames, mask, present, past, future):
+    """Apply group elements ``g``, one per sample, to frames ``(n, T, 2, H, W)`` and to their map of water.
+
+    The result is a window ``past + future`` about the frame ``present``, see ``Symmetry.act_on_window``.
+    """
+    return symmetry.act_on_window(g, frames, present, past, future), symmetry.act_on_mask(g, mask, frames)
+
+
+def groups_of_equals(symmetry, elements, windows, past, steps):
+    """Windows by group element, for a symmetry whose batches must share one.
+
+    Elements for which the prepared windows are too short (small scale factors) are left out.
+
+    Yields:
+        ``(element, index)``: a tensor ``(1,)`` and the windows ``index`` that it transforms.
+    """
+    for element in elements.unique():
+        before, after = symmetry.source_window(element[None], past, steps)
+        if before <= windows.history and after <= windows.horizon:
+            yield element[None], (elements == element).nonzero().flatten()
 
 
 class MeanSquare:
@@ -330,14 +347,32 @@ def score(forecast, windows, past, steps, batch_size, workers=0, symmetry=None, 
         spectra: also compute the energy spectrum errors.
 
     Returns:
-        dict of ``rmse``, ``rmse_per_step`` and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``.
+        dict of ``rmse``, ``rmse_per_step`` and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``. Where
+        transformed windows differ in size, these are means over windows (of squares, for the RMSE), and ``by_factor``
+        holds the same per group element, with the number of ``windows``.
     """
+    setting = (forecast, windows, past, steps)
+    if symmetry is None or symmetry.keeps_shape:
+        return _score(*setting, torch.arange(len(windows)), batch_size, workers, symmetry, elements, spectra)
+    rows = {}
+    for element, index in groups_of_equals(symmetry, elements, windows, past, steps):
+        size = max(1, int(batch_size / symmetry.growth(element)))
+        row = _score(*setting, index, size, workers, symmetry, elements, spectra)
+        rows[f"{element.item():g}"] = {"windows": len(index), **row}
+    return {**mean_over_windows(rows.values()), "by_factor": rows}
+
+
+def _score(forecast, windows, past, steps, order, batch_size, workers, symmetry, elements, spectra):
+    """Scores of the windows ``order``, which after the transform are of equal size."""
     error, predicted, true = MeanSquare(), [], []
-    batches = windows.batches(torch.arange(len(windows)), batch_size, past, steps, workers)
+    before, after = past, steps
+    if symmetry is not None and not symmetry.keeps_shape:
+        before, after = symmetry.source_window(elements[order[:1]], past, steps)
+    batches = windows.batches(order, batch_size, before, after, workers)
     with parametrize.cached():
         for index, frames, mask in batches:
             if symmetry is not None:
-                frames, mask = transform(symmetry, elements[index], frames, mask)
+                frames, mask = transform(symmetry, elements[index], frames, mask, before - 1, past, steps)
             prediction, target = forecast(frames[:, :past], steps, mask), frames[:, past:]
             error.add(prediction, target, mask)
             if spectra:
@@ -349,6 +384,20 @@ def score(forecast, windows, past, steps, batch_size, workers=0, symmetry=None, 
         scores["ese"] = spectrum_error(predicted, true, "mean").item()
         scores["ese_per_sample"] = spectrum_error(predicted, true, "per_sample").item()
     return scores
+
+
+def mean_over_windows(rows):
+    """One dict of scores from several, each with its number of ``windows``: RMSEs by their squares, the rest as is."""
+    rows = list(rows)
+    weights = np.array([row["windows"] for row in rows])
+    means = {}
+    for name in rows[0].keys() - {"windows"}:
+        values = np.array([row[name] for row in rows])
+        if name.startswith("ese"):
+            means[name] = float(np.average(values, 0, weights))
+        else:
+            means[name] = np.sqrt(np.average(values**2, 0, weights)).tolist()
+    return means
 
 
 # ---------------------------------------------------------------- training
@@ -442,7 +491,8 @@ def train_epoch(model, optimizer, windows, settings, generator, epoch):
     bar.note = lambda: f"RMSE {check_finite(error.rmse(), epoch):.4f}"
     for _, frames, mask in bar:
         for symmetry in settings.augment:
-            frames, mask = transform(symmetry, symmetry.sample(len(frames), generator), frames, mask)
+            g = symmetry.sample(len(frames), generator)
+            frames, mask = transform(symmetry, g, frames, mask, past - 1, past, future)
         with precision(windows.device, settings.amp):
             prediction = roll_out(model, frames[:, :past], future, mask)
         loss = error.add(prediction, frames[:, past:], mask).sum()

@@ -10,10 +10,13 @@ def equivariance_error(forecast, symmetry, g, frames, mask=None):
 
     The error on transformed data is at most |T| times the error on the original data plus this number.
 
+    T moves the sequence of frames and forecasts as one; what is compared is the future of the moved sequence and the
+    forecast from its past. (Under a change of scale the two are not the same frames: time is stretched too.)
+
     Args:
         forecast: f, maps frames ``(n, T, 2, H, W)`` and their mask to forecasts ``(n, steps, 2, H, W)``.
-        symmetry: has ``act(g, frames)`` and ``act_on_mask(g, mask, frames)``, as the members of ``models.SYMMETRIES``.
-        g: the group elements, one per sample.
+        symmetry: has ``act_on_window`` and ``act_on_mask``, as the members of ``models.SYMMETRIES``.
+        g: the group elements, one per sample; for scale one factor, at least 1.
         frames: x, ``(n, T, 2, H, W)``.
         mask: ``(n, 1, H, W)``, True on water; None where all is water.
 
@@ -21,7 +24,10 @@ def equivariance_error(forecast, symmetry, g, frames, mask=None):
         ``(absolute, relative)``, scalar float64 tensors: the error in the units of the flow, and divided by the root
         mean square of T f(x).
     """
+    past, forecasts = frames.shape[1], forecast(frames, mask)
+    sequence = torch.cat([frames, forecasts], 1)
+    moved = symmetry.act_on_window(g, sequence, past - 1, past, forecasts.shape[1])
     moved_mask = symmetry.act_on_mask(g, mask, frames)
-    transformed = symmetry.act(g, forecast(frames, mask))
-    error = rmse(forecast(symmetry.act(g, frames), moved_mask), transformed, moved_mask)
+    transformed = moved[:, past:]
+    error = rmse(forecast(moved[:, :past], moved_mask), transformed, moved_mask)
     return error, error / rmse(transformed, torch.zeros_like(transformed), moved_mask)

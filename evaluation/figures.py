@@ -153,7 +153,6 @@ def forecast(run, frames, mask):
 
 def transform(name, g, frames, mask):
     """The flow and its map of water (None without land) under elements ``g``, one per sample, of a symmetry's group."""
-    g = g.to(frames.device)
     return SYMMETRIES[name].act(g, frames), SYMMETRIES[name].act_on_mask(g, mask, frames)
 
 

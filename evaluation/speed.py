@@ -7,7 +7,7 @@ All nets are timed in one process in turn, and medians are reported. Beside ours
 
 naive     (UM, Mag) the layers as the paper writes them: unfold the input into patches, transform each patch, convolve,
           transform back.
-expanded  (all others) the plain convolutions that the layers expand to, their kernels given: what no implementation of
+expanded  (Rot, Scale) the plain convolutions that the layers expand to, their kernels given: what no implementation of
           this net can undercut. What deriving the kernels costs is the column "kernels", once per optimiser step.
 
 Peak memory is that of a training step, in a fresh process on a CPU.
@@ -22,13 +22,16 @@ import time
 from pathlib import Path
 
 import torch
-from torch.nn.functional import pad, unfold
+from torch import nn
+from torch.nn.functional import leaky_relu, pad, unfold
 from torch.nn.utils import parametrize
 
 from evaluation.spectrum import energy_spectrum_error
 from models import ARCHITECTURES, SYMMETRIES, build_model, match
 from models.backbone import repeat_pixels
 from models.magnitude import MagnitudeConv2d, MagnitudeUpsampling
+from models.rotation import SteerableConv2d
+from models.scale import NEGATIVE_SLOPE, ScaleConv2d
 from models.uniform_motion import UniformMotionConv2d, UniformMotionUpsampling
 from utils import InputError, choose_device, exit_code, roll_out
 
@@ -89,6 +92,32 @@ NAIVE = {
 }
 
 
+class PlainConvolutions(nn.Module):
+    """What a scale convolution expands to: per level an ordinary convolution with a kernel of its own."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.activation, self.levels, self.convs = layer.activation, [], nn.ModuleList()
+        for kernel, geometry in zip(layer.weight, layer.resampled.geometry, strict=True):
+            channels = kernel.shape[1] // geometry.seen
+            self.levels.append(slice(geometry.first * channels, (geometry.first + geometry.seen) * channels))
+            conv = nn.Conv2d(
+                *kernel.shape[1::-1],
+                geometry.taps,
+                padding=geometry.radius,
+                dilation=geometry.dilation,
+                padding_mode="replicate",
+                bias=False,
+            )
+            conv.weight = nn.Parameter(kernel.detach().clone())
+            self.convs.append(conv)
+
+    def forward(self, x):
+        x = x.transpose(1, 2).flatten(1, 2)
+        y = torch.stack([conv(x[:, seen]) for conv, seen in zip(self.convs, self.levels, strict=True)], 1)
+        return (leaky_relu(y, NEGATIVE_SLOPE) if self.activation else y).transpose(1, 2)
+
+
 def naive(model):
     """Turn a net, in place, into the same function computed on patches."""
     for module in model.modules():
@@ -98,24 +127,21 @@ def naive(model):
 
 def expanded(model):
     """Turn a net, in place, into plain convolutions by the kernels that its layers derive."""
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
+    for module in list(model.modules()):
+        if isinstance(module, SteerableConv2d):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        for name, child in module.named_children():
+            if isinstance(child, ScaleConv2d):
+                setattr(module, name, PlainConvolutions(child))
     return model
 
 
 VARIANTS = {"": lambda model: model, "naive": naive, "expanded": expanded}
-
-
-def variant_of(symmetry):
-    """The other way to compute the function of a net; None for the plain net, which is what it is."""
-    if symmetry == "None":
-        return None
-    return "naive" if symmetry in ("UM", "Mag") else "expanded"
+OTHERWISE = {"UM": "naive", "Mag": "naive", "Rot": "expanded", "Scale": "expanded"}
 
 
 def build(architecture, symmetry, variant, width, device):
-    return VARIANTS[variant](build_model(architecture, symmetry, FRAMES, width=width).to(device))
+    return VARIANTS[variant](build_model(architecture, symmetry, FRAMES, width=width)).to(device)
 
 
 # ---------------------------------------------------------------- the measurements
@@ -245,7 +271,7 @@ def main(argv=None):
     for batch in args.batch:
         for architecture in architectures:
             ours = [(architecture, symmetry, "") for symmetry in dict.fromkeys(["None", *symmetries])]
-            others = [(architecture, name, variant_of(name)) for name in symmetries if variant_of(name)]
+            others = [(architecture, name, OTHERWISE[name]) for name in symmetries if name != "None"]
             results = measure([*ours, *others], batch, args.width, args.device, args.repeats)
             print(f"\nbatch {batch:<3} {'':16}{header}")
             for net, row in results.items():

@@ -13,10 +13,13 @@ Conventions, kept everywhere:
 from models.backbone import ResNet, UNet
 from models.magnitude import Magnitude
 from models.rotation import Rotation
+from models.scale import Scale
 from models.translation import Translation
 from models.uniform_motion import UniformMotion
 
-SYMMETRIES = {symmetry.name: symmetry for symmetry in (Translation(), UniformMotion(), Magnitude(), Rotation())}
+SYMMETRIES = {
+    symmetry.name: symmetry for symmetry in (Translation(), UniformMotion(), Magnitude(), Rotation(), Scale())
+}
 ARCHITECTURES = {"ResNet": ResNet, "Unet": UNet}
 
 

@@ -41,6 +41,23 @@ class Symmetry(ABC):
         """
         return mask
 
+    keeps_shape = True  # else windows change size and length with the element, and a batch shares one element
+
+    def growth(self, g):
+        """How many times more cells than the original a transformed frame has."""
+        return 1.0
+
+    def source_window(self, g, past, future):
+        """How many frames up to the present and after it a transformed window ``past + future`` is made from."""
+        return past, future
+
+    def act_on_window(self, g, frames, present, past, future):
+        """Transform frames ``(n, T, 2, H, W)`` about the frame ``present`` into a window ``past + future``.
+
+        By default a window is transformed frame by frame; ``frames`` is all of it.
+        """
+        return self.act(g, frames)
+
     # --- the layers
 
     def reduce(self, frames):

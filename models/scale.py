@@ -1,0 +1,449 @@
+"""Scale: w(x, t) -> lambda w(lambda x, lambda^2 t), for lambda > 0. Upscaling by f = 1 / lambda: space x f, time x f^2.
+
+T_lambda maps solutions of Navier-Stokes to solutions, so the flow map obeys phi_dt T = T phi_(lambda^2 dt): on the
+upscaled flow one frame interval is only f^-2 of an interval of the original. A net that commuted with T frame by frame
+would forecast f^2 frames ahead; what a one-step forecaster must know is the *rate of change*, which obeys
+
+    R(T w)(x) = lambda^3 R(w)(lambda x)        (one lambda from w, two from dt).
+
+The nets here have features F(x, sigma) on a scale axis with levels sigma_i in ratio 2^(1/2). They transform as
+F -> lambda F(lambda x, lambda sigma): a shift along the axis. This is kept by
+
+* lifting in space and time: level sigma reads the flow 0, sigma^2, 2 sigma^2 frames ago;
+* convolutions whose kernel at level sigma has its taps sigma cells apart and which see the neighbouring levels;
+* positive homogeneity, f(c w) = c f(w) for c > 0 (LeakyReLU, no biases), which lets the factor lambda through;
+* the readout: last frame + mean over levels of sigma^-2 times the output, whose shift by one level is lambda^3;
+* a fixed point: what the net would say of a steady flow, its last frame repeated, is subtracted. A steady flow stays
+  steady, so the rate of change is of the order of the changes the net has seen, on every level and at every factor.
+
+Exact: homogeneity (so these nets keep the symmetry of magnitude too), and the fixed point.
+Approximate: the shift by a level. Taps and lags between grid points are read by quadratic interpolation, so its error
+falls fast with the number of cells per wavelength; halved grids have fewer of them; lags that reach beyond the window
+read its oldest frame; other factors than powers of 2^(1/2) lie between levels.
+Not kept: the scale axis ends, so what a shift carries beyond the last level is lost, and the first level meets what no
+level saw. Padding replicates the border, which does not scale. A forecast is the last frame plus one rate: a change
+over one frame interval is that to first order only.
+
+Worrall and Welling, Deep scale-spaces (2019); Sosnovik et al., scale-equivariant steerable networks (2020) and DISCO
+(2021). Widths: the paper's.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu_, pad
+from torch.nn.utils import parametrize
+
+from models.backbone import ResidualBlock, Symmetry, odd_kernel
+
+FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)  # of the test set; the paper's Figure 3 wants errors per factor
+TIME_TAPS = 3  # of the lifting: the flow now, sigma^2 and 2 sigma^2 frames ago
+CROP = 16  # upscaled flows are cropped to multiples of what a U-Net halves to nothing
+ROUNDING = 1e-6  # of times and water
+NEGATIVE_SLOPE = 0.01  # of LeakyReLU
+READOUTS = ("rate", "increment", "drift", "frame")
+PROJECTIONS = ("mean", "max", "one")
+LIFTINGS = ("space-time", "space", "release")
+QUIET_OUTPUT = 0.1  # gain of the last convolution at the start: the first forecasts are near the last frame
+
+
+# ---------------------------------------------------------------- resampling
+
+
+def interpolation(positions, size):
+    """Matrix ``(len(positions), size)`` that reads values given at 0, 1 ... size - 1 at ``positions`` between them.
+
+    Quadratic through the three nearest points, so exact for parabolas and at grid points; float64.
+    """
+    positions = torch.as_tensor(positions, dtype=torch.float64).clamp(0, size - 1)
+    nodes = min(3, size)
+    first = (positions.round().long() - 1).clamp(0, size - nodes)
+    matrix = torch.zeros(len(positions), size, dtype=torch.float64)
+    for row, (x, start) in enumerate(zip(positions.tolist(), first.tolist(), strict=True)):
+        for node in range(start, start + nodes):
+            others = (other for other in range(start, start + nodes) if other != node)
+            matrix[row, node] = math.prod((x - other) / (node - other) for other in others)
+    return matrix
+
+
+def dilated_taps(kernel_size, sigma):
+    """Kernel taps ``sigma`` cells apart, as taps on the grid.
+
+    Returns:
+        ``(matrix, dilation)``: ``(kernel_size, taps)`` resamples a kernel along an axis; its grid taps are ``dilation``
+        cells apart. Taps that are zero for every kernel are trimmed: an integer sigma leaves ``kernel_size`` of them.
+    """
+    half = odd_kernel(kernel_size)
+    if sigma == int(sigma):
+        return torch.eye(kernel_size, dtype=torch.float64), int(sigma)
+    radius = math.ceil(sigma * half)
+    return interpolation([radius + sigma * tap for tap in range(-half, half + 1)], 2 * radius + 1), 1
+
+
+class Geometry(NamedTuple):
+    """What the kernel of one level sees: ``seen`` levels from the ``first`` on, ``taps`` cells ``dilation`` apart."""
+
+    first: int
+    seen: int
+    taps: int
+    dilation: int
+
+    @property
+    def radius(self):
+        return self.dilation * (self.taps // 2)
+
+
+class Resampled(nn.Module):
+    """Parametrisation: one base kernel ``(out, neighbours, in, k, k)`` to a list of kernels, one per level.
+
+    The kernel of a level is ``(out, levels it sees * in, taps, taps)``, linear in the weights by one small matrix. A
+    neighbour beyond the end of the scale axis is its last level once more, so its weights are added to that level's.
+
+    Attributes:
+        geometry: one :class:`Geometry` per level.
+    """
+
+    def __init__(self, kernel_size, sigmas, neighbours):
+        super().__init__()
+        self.geometry = []
+        for level, sigma in enumerate(sigmas):
+            axis, dilation = dilated_taps(kernel_size, sigma)
+            seen = (torch.arange(neighbours) + level - neighbours // 2).clamp(0, len(sigmas) - 1)
+            first, last = seen[0].item(), seen[-1].item()
+            merge = nn.functional.one_hot(seen - first).double()  # (neighbours, levels seen)
+            # Where nothing is to be done, there is no matrix.
+            merge = None if merge.shape[1] == neighbours else merge
+            plane = None if sigma == int(sigma) else torch.kron(axis, axis)
+            self.register_buffer(f"merge{level}", merge, persistent=False)
+            self.register_buffer(f"plane{level}", plane, persistent=False)
+            self.geometry.append(Geometry(first, last - first + 1, axis.shape[1], dilation))
+
+    def forward(self, weight):
+        kernels, base = [], weight.flatten(3)  # (out, neighbours, in, k * k)
+        for level, geometry in enumerate(self.geometry):
+            kernel, merge, plane = base, getattr(self, f"merge{level}"), getattr(self, f"plane{level}")
+            if merge is not None:
+                kernel = torch.einsum("onit,nl->olit", kernel, merge.to(weight.dtype))
+            if plane is not None:
+                kernel = kernel @ plane.to(weight.dtype)
+            kernels.append(kernel.reshape(len(weight), -1, geometry.taps, geometry.taps))
+        return kernels
+
+
+# ---------------------------------------------------------------- layers
+
+
+class ScaleConv2d(nn.Module):
+    """A convolution over space and neighbouring scales, without bias.
+
+    Features are ``(n, channels, scales, H, W)``; in memory the scales come first, so that neighbouring levels are
+    neighbouring channels of an ordinary convolution: one per level, no copy. Padding replicates the border.
+
+    Args:
+        in_channels, out_channels: numbers of channels per level.
+        kernel_size: odd side of the base kernel.
+        sigmas: the levels.
+        neighbours: odd number of levels that a level sees.
+        activation: apply LeakyReLU.
+        gain: of the initial weights, on top of He's.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, sigmas, neighbours, activation=True, gain=1.0):
+        super().__init__()
+        self.in_channels, self.out_channels, self.activation = in_channels, out_channels, activation
+        # Taps far apart see the flow with equal strength on every level: He's variance holds for all of them.
+        weight = torch.empty(out_channels, neighbours, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(nn.init.kaiming_normal_(weight) * gain)
+        self.resampled = Resampled(kernel_size, sigmas, neighbours)
+        parametrize.register_parametrization(self, "weight", self.resampled, unsafe=True)
+
+    def forward(self, x):
+        levels = x.transpose(1, 2).flatten(1, 2)  # (n, scales * channels, H, W)
+        radii = {geometry.radius for geometry in self.resampled.geometry}
+        padded = {radius: pad(levels, (radius,) * 4, mode="replicate") for radius in radii}
+        outputs = []
+        for kernel, geometry in zip(self.weight, self.resampled.geometry, strict=True):
+            seen = padded[geometry.radius].narrow(1, geometry.first * self.in_channels, kernel.shape[1])
+            outputs.append(conv2d(seen, kernel, dilation=geometry.dilation))
+        y = torch.stack(outputs, 1).transpose(1, 2)
+        return leaky_relu_(y, NEGATIVE_SLOPE) if self.activation else y
+
+
+class ScaleDownsampling(nn.Module):
+    """Halves the grid: the mean of 2 x 2 cells, centred like them, then a scale convolution.
+
+    A strided convolution would sample at the corner of the coarse cells, half a cell off whatever the scale.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, sigmas, neighbours):
+        super().__init__()
+        self.conv = ScaleConv2d(in_channels, out_channels, kernel_size, sigmas, neighbours)
+
+    def forward(self, x):
+        levels = x.transpose(1, 2)
+        coarse = avg_pool2d(levels.flatten(1, 2), 2)
+        return self.conv(coarse.unflatten(1, levels.shape[1:3]).transpose(1, 2))
+
+
+class ScaleUpsampling(nn.Module):
+    """Doubles the grid: a scale convolution at the low resolution, linear interpolation, LeakyReLU."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, sigmas, neighbours):
+        super().__init__()
+        self.conv = ScaleConv2d(in_channels, out_channels, kernel_size, sigmas, neighbours, activation=False)
+
+    def forward(self, x):
+        levels = self.conv(x).transpose(1, 2)
+        fine = interpolate(levels.flatten(1, 2), scale_factor=2, mode="bilinear")
+        return leaky_relu_(fine, NEGATIVE_SLOPE).unflatten(1, levels.shape[1:3]).transpose(1, 2)
+
+
+class Lifting(nn.Module):
+    """Frames ``(n, T, 2, H, W)`` to features ``(n, 2 * TIME_TAPS, scales, H, W)``: no weights, no blur.
+
+    Level sigma gets the flow now and its differences over the last and the last but one sigma^2 frames.
+    """
+
+    def __init__(self, input_length, lags):
+        super().__init__()
+        reads = []
+        for lag in lags:
+            read = interpolation([input_length - 1 - tap * lag for tap in range(TIME_TAPS)], input_length)
+            reads.append(torch.cat([read[:1], read[:-1] - read[1:]]))
+        read = torch.cat(reads)  # (scales * taps, T)
+        self.oldest = int(read.abs().sum(0).nonzero()[0])
+        self.scales = len(lags)
+        self.register_buffer("read", read[:, self.oldest :], persistent=False)
+
+    def forward(self, frames):
+        recent = frames[:, self.oldest :].flatten(2)
+        return (
+            torch.matmul(self.read.to(recent.dtype), recent)  # (n, scales * taps, 2 * H * W)
+            .unflatten(2, frames.shape[2:])
+            .flatten(1, 2)
+            .unflatten(1, (self.scales, -1))
+            .transpose(1, 2)
+        )
+
+
+class BlurredLifting(nn.Module):
+    """The release's lifting, for comparison: all frames as channels, level sigma is sigma times the flow.
+
+    Levels above 1 are blurred by Gaussians of standard deviation (sigma - 1)^2 in time and sigma - 1 in space.
+    """
+
+    def __init__(self, sigmas):
+        super().__init__()
+        self.sigmas = sigmas
+
+    def forward(self, frames):
+        levels = []
+        for sigma in self.sigmas:
+            level = sigma * frames
+            if sigma > 1:
+                for axis, width in ((1, (sigma - 1) ** 2), (3, sigma - 1), (4, sigma - 1)):
+                    level = blur(level, axis, width)
+            levels.append(level.flatten(1, 2))
+        return torch.stack(levels, 1).transpose(1, 2)
+
+
+def blur(x, axis, width):
+    """Gaussian mean along ``axis`` with standard deviation ``width``; at the ends over the points there are."""
+    index = torch.arange(x.shape[axis], device=x.device, dtype=x.dtype)
+    weights = torch.exp(-0.5 * ((index[:, None] - index) / width).square())
+    return (x.movedim(axis, -1) @ (weights / weights.sum(0))).movedim(-1, axis)
+
+
+class Projection(nn.Module):
+    """The last, linear convolution and the end of the scale axis: features to a frame ``(n, 2, H, W)``.
+
+    Args:
+        conv: features to ``(n, 2, scales, H, W)``.
+        weights: per level, on its output.
+        over_scales: "mean", "max", or "one" level as in the release.
+    """
+
+    def __init__(self, conv, weights, over_scales):
+        super().__init__()
+        self.conv, self.over_scales = conv, over_scales
+        self.register_buffer("weights", torch.tensor(weights)[:, None, None], persistent=False)
+
+    def forward(self, x):
+        y = self.conv(x) * self.weights
+        return {"mean": lambda: y.mean(2), "max": lambda: y.amax(2), "one": lambda: y[:, :, 0]}[self.over_scales]()
+
+
+# ---------------------------------------------------------------- the group and the nets
+
+
+class Scale(Symmetry):
+    """Rescale space and time. Features are scalars on a scale axis ``(n, channels, scales, H, W)``.
+
+    A group element is the upscaling factor f = 1 / lambda; a batch shares one factor, because it sets the size.
+
+    Args:
+        num_scales: number of levels; sigma^2 = 2^(i - (num_scales - 1) / 2), so five span 1/2 to 2 cells.
+        scale_interaction: odd number of neighbouring levels that a convolution sees.
+        readout: the next frame from the output N: "rate" (last frame + sigma^-2 N - the same for a steady flow),
+            "increment" (without sigma^-2), "drift" (without the steady flow) or "frame" (N itself, as in the paper).
+        projection: over the scales: "mean", "max" or "one" (the first level, as in the release).
+        lifting: "space-time", "space" (unit lags on every level) or "release" (its blur, frames as channels).
+        release_factors: :meth:`sample` draws the release's test factors.
+
+    Raises:
+        ValueError: a number of scales or neighbours, or a name, that is not among these.
+    """
+
+    name = "Scale"
+    keeps_shape = False
+    resnet_widths = (32, 32, 64, 64, 128, 128, 128, 128)
+    unet_widths = (32, 64, 128, 256)
+    unet_up_widths = (64, 32, 16, 8)
+    options = {
+        "num_scales": 5,
+        "scale_interaction": 3,
+        "readout": "rate",
+        "projection": "mean",
+        "lifting": "space-time",
+    }
+
+    def __init__(
+        self,
+        num_scales=5,
+        scale_interaction=3,
+        readout="rate",
+        projection="mean",
+        lifting="space-time",
+        release_factors=False,
+    ):
+        if num_scales < 1:
+            raise ValueError(f"num_scales must be at least 1, got {num_scales}")
+        if scale_interaction < 1 or scale_interaction % 2 == 0:
+            raise ValueError(f"scale_interaction must be odd and positive, got {scale_interaction}")
+        for value, choices in ((readout, READOUTS), (projection, PROJECTIONS), (lifting, LIFTINGS)):
+            if value not in choices:
+                raise ValueError(f"unknown {value!r}; choose from {', '.join(choices)}")
+        self.squares = [2.0 ** (level - (num_scales - 1) / 2) for level in range(num_scales)]  # sigma^2, in frames
+        self.sigmas = [math.sqrt(square) for square in self.squares]  # in cells
+        self.neighbours = scale_interaction
+        self.readout, self.projection, self.lifting = readout, projection, lifting
+        self.release_factors = release_factors
+
+    # --- the group
+
+    def sample(self, n, generator=None):
+        """Factors f ``(n,)`` from the grid 1, 1.25, 1.5, 2, 3, so that windows of equal size form batches.
+
+        The release draws them from [0.5, 5]; with ``release_factors`` so do we, in steps of 1/4.
+        """
+        if self.release_factors:
+            return (4 * (0.5 + 4.5 * torch.rand(n, generator=generator))).round() / 4
+        return torch.tensor(FACTORS)[torch.randint(len(FACTORS), (n,), generator=generator)]
+
+    def act(self, g, frames):
+        """w(x / f, t / f^2) / f about the last frame, which stays the last: as many frames as the source covers."""
+        time = frames.shape[1]
+        return self.act_on_window(g, frames, time - 1, math.floor((time - 1) * one_factor(g) ** 2 + ROUNDING) + 1, 0)
+
+    def source_window(self, g, past, future):
+        """Frames of the original behind a window ``past + future``: a ninth as many at factor 3, four times at 1/2."""
+        square = one_factor(g) ** 2
+        return math.ceil((past - 1) / square - ROUNDING) + 1, math.ceil(future / square - ROUNDING)
+
+    def act_on_window(self, g, frames, present, past, future):
+        """w(x / f, t / f^2) / f, trilinear, antialiased in space where it shrinks, cropped to multiples of 16 cells.
+
+        Args:
+            g: factors ``(n,)``, all equal.
+            frames: ``(n, T, 2, H, W)``.
+            present: index of the frame that stays the present.
+            past, future: frames to return up to the present and after it.
+
+        Returns:
+            ``(n, past + future, 2, f H, f W)``, the sides rounded down to multiples of 16 (whole cells below 16).
+
+        Raises:
+            ValueError: different factors, or too few frames.
+        """
+        factor = one_factor(g)
+        times = present + torch.arange(1 - past, future + 1, dtype=torch.float64) / factor**2
+        if times[0] < -ROUNDING or times[-1] > frames.shape[1] - 1 + ROUNDING:
+            wanted = f"{times[0]:.1f} to {times[-1]:.1f}"
+            raise ValueError(f"factor {factor:g} needs frames {wanted}, there are 0 to {frames.shape[1] - 1}")
+        before = (times + ROUNDING).floor().long().clamp(0, frames.shape[1] - 1)
+        after = (before + 1).clamp(max=frames.shape[1] - 1)
+        share = (times - before).clamp(min=0).to(frames)[:, None, None, None]
+        first = before[0]
+        frames = resize(frames[:, first : after[-1] + 1].flatten(0, 1), factor).unflatten(0, (len(frames), -1)) / factor
+        return torch.lerp(frames[:, before - first], frames[:, after - first], share)
+
+    def growth(self, g):
+        return max(1.0, one_factor(g) ** 2)
+
+    def act_on_mask(self, g, mask, frames):
+        """A point is water if every point it is read from is."""
+        return None if mask is None else resize(mask.double(), one_factor(g)) > 1 - ROUNDING
+
+    # --- the layers
+
+    def reduce(self, frames):
+        last = frames[:, -1:]
+        steady = self.readout in ("rate", "increment")
+        return torch.cat([frames, last.expand_as(frames)]) if steady else frames, last.squeeze(1)
+
+    def restore(self, frame, state):
+        if self.readout == "frame":
+            return frame
+        if self.readout == "drift":
+            return state + frame
+        change, change_if_steady = frame.chunk(2)
+        return state + (change - change_if_steady)
+
+    def lift(self, input_length):
+        if self.lifting == "release":
+            return BlurredLifting(self.sigmas), 2 * input_length
+        lags = self.squares if self.lifting == "space-time" else [1.0] * len(self.squares)
+        return Lifting(input_length, lags), 2 * TIME_TAPS
+
+    def convolution(self, in_channels, out_channels, kernel_size, stride=1):
+        layer = ScaleConv2d if stride == 1 else ScaleDownsampling
+        return layer(in_channels, out_channels, kernel_size, self.sigmas, self.neighbours)
+
+    def residual_block(self, in_channels, out_channels, kernel_size):
+        def convolution(channels, gain):
+            return ScaleConv2d(channels, out_channels, kernel_size, self.sigmas, self.neighbours, gain=gain)
+
+        # Without normalisation eight blocks would double the variance eight times.
+        gain = len(self.resnet_widths) ** -0.5
+        skip = nn.Identity() if in_channels == out_channels else convolution(in_channels, 1)
+        return ResidualBlock(convolution(in_channels, 1), convolution(out_channels, gain), skip)
+
+    def upsampling(self, in_channels, out_channels):
+        return ScaleUpsampling(in_channels, out_channels, 3, self.sigmas, self.neighbours)
+
+    def output(self, in_channels, kernel_size):
+        conv = ScaleConv2d(
+            in_channels, 2, kernel_size, self.sigmas, self.neighbours, activation=False, gain=QUIET_OUTPUT
+        )
+        is_rate = self.readout in ("rate", "drift")
+        weights = [1 / square if is_rate else 1.0 for square in self.squares]
+        return Projection(conv, weights, self.projection)
+
+
+def one_factor(g):
+    """The upscaling factor that a batch shares; ValueError if it has several."""
+    factors = g.unique()
+    if len(factors) != 1 or not factors[0] > 0:
+        raise ValueError(f"a batch must share one positive factor, got {factors.tolist()}")
+    return factors[0].item()
+
+
+def resize(maps, factor):
+    """Bilinear ``(n, c, H, W)`` at ``factor`` times the resolution, cell-centred, then cropped about the centre."""
+    if factor != 1:
+        maps = interpolate(maps, scale_factor=factor, mode="bilinear", antialias=factor < 1)
+    sides = [side - side % CROP if side >= CROP else side for side in maps.shape[-2:]]
+    top, left = ((have - want) // 2 for have, want in zip(maps.shape[-2:], sides, strict=True))
+    return maps[..., top : top + sides[0], left : left + sides[1]]
