@@ -23,6 +23,7 @@ import torch
 from torch import distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from evaluation import log_spectrum, spectrum_error, squared_error
@@ -271,7 +272,7 @@ class SharedBatchNorm(_BatchNorm):
         mean, count = total[:-1] / total[-1], total[-1]
         centred = wide - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(axes)) / count
-        if self.track_running_stats:
+        if self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)
@@ -414,7 +415,7 @@ def _open_array(path, shape):
 # ---------------------------------------------------------------- forecasts
 
 
-def roll_out(model, frames, steps, mask=None):
+def roll_out(model, frames, steps, mask=None, recompute=False):
     """Forecast ``steps`` frames, each from the frames and forecasts before it.
 
     Kernels that a layer derives from its weights (zero-sum, grouped, ...) are computed once and shared by all steps.
@@ -425,20 +426,52 @@ def roll_out(model, frames, steps, mask=None):
         steps: number of frames to forecast.
         mask: ``(n, 1, H, W)``, True on water. Land keeps the value it has in the last frame, so that a moving frame
             of reference (UM) takes its land along.
+        recompute: keep only the frames that each step reads, and compute the features of a step again in the backward
+            pass: the memory of one step instead of all, for one more forward pass. The backward pass must then run
+            in the same ``parametrize.cached()`` as the roll-out, or it would not find the kernels of the forward pass.
 
     Returns:
         ``(n, steps, 2, H, W)`` in the dtype of ``frames``.
     """
     last = frames[:, -1]
     forecasts = []
+    step = partial(recomputed, model) if recompute else model
     with parametrize.cached():
+        if recompute:
+            derive_kernels(model)
         for _ in range(steps):
-            forecast = model(frames).to(frames.dtype)
+            forecast = step(frames).to(frames.dtype)
             if mask is not None:
                 forecast = torch.where(mask, forecast, last)
             forecasts.append(forecast)
             frames = torch.cat([frames[:, 1:], forecast[:, None]], 1)
     return torch.stack(forecasts, 1)
+
+
+def derive_kernels(model):
+    """Compute what layers derive from their weights; within ``parametrize.cached()`` it is kept."""
+    for module in model.modules():
+        for name in getattr(module, "parametrizations", ()):
+            getattr(module, name)
+
+
+def recomputed(model, frames):
+    """``model(frames)`` that keeps nothing but ``frames`` for its backward pass, which calls the model again."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+    @contextlib.contextmanager
+    def second_time():  # the running statistics have seen these features already
+        state = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, batches) in zip(norms, state, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches
+
+    contexts = contextlib.nullcontext(), second_time()
+    return checkpoint(model, frames, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
 
 
 def persistence(frames, steps, mask=None):
@@ -599,6 +632,7 @@ class Training:
     amp: bool = False
     num_workers: int = 0
     augment: tuple = ()  # symmetries whose random elements transform the training samples
+    checkpoint: bool = False  # compute each roll-out step again in the backward pass, to save memory
 
 
 def train(model, train_windows, valid_windows, settings, folder):
@@ -680,11 +714,11 @@ def train_epoch(model, optimizer, windows, settings, generator, epoch):
             g = share(symmetry.sample(size, generator))  # all processes draw for the whole batch
             if len(g):
                 frames, mask = transform(symmetry, g, frames, mask, past - 1, past, future)
-        with precision(windows.device, settings.amp):
-            prediction = roll_out(model, frames[:, :past], future, mask)
-        loss = error.add(prediction, frames[:, past:], mask).sum()
         optimizer.zero_grad()
-        loss.backward()
+        with parametrize.cached():
+            with precision(windows.device, settings.amp):
+                prediction = roll_out(model, frames[:, :past], future, mask, settings.checkpoint)
+            error.add(prediction, frames[:, past:], mask).sum().backward()
         sum_gradients(model)
         optimizer.step()
     return check_finite(error.rmse(), epoch)

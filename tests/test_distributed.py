@@ -14,7 +14,7 @@ import torch
 from torch import multiprocessing
 
 from models import SYMMETRIES, build_model
-from utils import Training, Windows, connect, load_checkpoint, load_meta, rank, roll_out, score, train
+from utils import Training, Windows, connect, load_checkpoint, load_meta, processes, rank, roll_out, score, train
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = dict(input_length=4, output_length=2, batch_size=8, num_epoch=1, learning_rate=0.003, decay_rate=0.95)
@@ -44,7 +44,8 @@ def fit(data_dir, symmetry, folder):
     augment = (SYMMETRIES["Mag"],) if symmetry == "UM" else ()
     if rank() == 0:
         folder.mkdir()
-    history = train(model, train_windows, valid_windows, Training(**SETTINGS, augment=augment), folder)
+    settings = Training(**SETTINGS, augment=augment, checkpoint=symmetry == "Rot" and processes() > 1)
+    history = train(model, train_windows, valid_windows, settings, folder)
     for row in history:
         del row["seconds"]
     model.eval()

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrize
 
 import utils
 from evaluation import rmse
@@ -165,6 +166,42 @@ def test_gradients_flow_through_all_steps():
         roll_out(model, frames, 3)[:, -1].square().sum().backward()
     assert frames.grad[:, 0].abs().max() > 0
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_steps_computed_twice(symmetry, architecture):
+    """Same forecasts, gradients and running statistics as when all features are kept; kernels are derived once."""
+    frames = torch.randn(2, 4 + 3, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    results, derived, calls = [], [], []
+    for recompute in (False, True):
+        model = small(symmetry, architecture).double().train()
+        model.register_forward_pre_hook(lambda *_: calls.append(1))
+        for module in model.modules():
+            if isinstance(module, parametrize.ParametrizationList):
+                module[0].register_forward_hook(lambda *_: derived.append(1))
+        derived.clear(), calls.clear()
+        with parametrize.cached():
+            forecast = roll_out(model, frames[:, :4], 3, recompute=recompute)
+            (forecast - frames[:, 4:]).square().mean().backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        results.append((len(derived), forecast.detach(), gradients, list(model.buffers())))
+        assert len(calls) == (6 if recompute else 3)
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
+
+
+def test_features_of_one_step_at_a_time():
+    """Forecasting 6 steps keeps about as much for the backward pass as one, not six times as much."""
+
+    def kept(steps, recompute):
+        """Most elements that the graph of a training step holds at once, before its backward pass."""
+        held = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: held.append(x.numel()) or x, lambda x: x):
+            roll_out(small("UM", "ResNet"), torch.zeros(1, 4, 2, 16, 16), steps, recompute=recompute)
+        return sum(held)
+
+    assert kept(6, recompute=False) > 5 * kept(1, recompute=False)
+    assert kept(6, recompute=True) < kept(1, recompute=False)
 
 
 # ---------------------------------------------------------------- measures over batches
@@ -399,9 +436,9 @@ def test_augmentation_transforms_input_and_target_alike(data_dir, meta, tmp_path
     """Seen by the net and by the loss: one factor per sample for all of its frames."""
     seen = []
 
-    def watch(model, frames, steps, mask):
+    def watch(model, frames, *rest):
         seen.append(frames)
-        return roll_out(model, frames, steps, mask)
+        return roll_out(model, frames, *rest)
 
     class Doubled(Recorder):
         def act(self, g, frames):
