@@ -377,6 +377,9 @@ class Recorder:
         self.applied.append(g)
         return frames
 
+    def act_on_window(self, g, frames, present, past, future):
+        return self.act(g, frames)
+
     def act_on_mask(self, g, mask, frames):
         return mask
 
