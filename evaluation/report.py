@@ -155,7 +155,7 @@ def authors_table(groups):
         for i, measure in enumerate(measures):
             for name in names:
                 theirs = published.get((group["architecture"], group["symmetry"]), {}).get(name)
-                row.append(number(group, "scores", name, measure))
+                row.append(number(group, "scores", name, measure, form=".2f"))
                 row.append("not reported" if theirs is None else Number(*theirs[i], n=5, form=".2f"))
         return row
 
@@ -230,7 +230,7 @@ def as_text(table):
         if i - 1 in table.blocks:
             lines.append("")
         cells = "".join(f"{cell:>{width + 2}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        lines.append(f" {row[0]:{widths[0]}}{cells}".rstrip())
+        lines.append(f"  {row[0]:{widths[0]}}{cells}".rstrip())
     return "\n".join([*lines, f"  ({table.note})"] if table.note else lines)
 
 
