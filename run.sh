@@ -46,9 +46,9 @@ if [ "$mode" = quick ]; then
             run --dataset=$dataset --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch=$unet_epochs "$@"
             run --dataset=$dataset --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch=$resnet_epochs "$@"
         done
-        # Dear where they are narrow: two epochs and one, on five levels and three.
+        # Dear for their width: two epochs and one, on five levels and three; 1 min 46 s for the U-Net on one core.
         run --dataset=$dataset --architecture=Unet --symmetry=Scale --width=0.125 --num_epoch=2 "$@"
-        run --dataset=$dataset --architecture=ResNet --symmetry=Scale --width=0.0625 --num_scales=3 --num_epoch=1 "$@"
+        run --dataset=$dataset --architecture=ResNet --symmetry=Scale --width=0.03125 --num_scales=3 --num_epoch=1 "$@"
     done
 else
     if [ -f "$data/rbc/meta.json" ]; then
