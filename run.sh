@@ -37,9 +37,9 @@ small() {
         run --dataset="$1" --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch="$2" $settings
         run --dataset="$1" --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch="$3" $settings
     done
-    # five levels, or three, of every feature: dear, so they are narrower
+    # Dear for their width: five levels, or three, of every feature.
     run --dataset="$1" --architecture=Unet --symmetry=Scale --width=0.125 --num_epoch="$4" $settings
-    run --dataset="$1" --architecture=ResNet --symmetry=Scale --width=0.0625 --num_scales=3 --num_epoch="$5" $settings
+    run --dataset="$1" --architecture=ResNet --symmetry=Scale --width=0.03125 --num_scales=3 --num_epoch="$5" $settings
 }
 
 if [ "$mode" != full ]; then
@@ -53,6 +53,8 @@ if [ "$mode" != full ]; then
         small RBC 4 5 2 1
     else
         small RBC 6 6 6 6
+        run --dataset=RBC --architecture=Unet --symmetry=None --width=0.125 --num_epoch=6 $settings # beside Scale
+        run --dataset=RBC --architecture=ResNet --symmetry=None --width=0.03125 --num_epoch=6 $settings
         run --dataset=RBC --architecture=Unet --symmetry=None --augment=UM,Mag,Rot --width=0.25 --num_epoch=6 $settings
         for symmetry in UM Mag Rot; do
             run --dataset=RBC --architecture=Unet --symmetry=$symmetry --augment=$symmetry --width=0.25 --num_epoch=6 $settings
