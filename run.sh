@@ -53,7 +53,8 @@ if [ "$mode" != full ]; then
         small RBC 4 5 2 1
     else
         small RBC 6 6 6 6
-        run --dataset=RBC --architecture=Unet --symmetry=None --width=0.125 --num_epoch=6 $settings # beside Scale
+        # of the widths of the scale nets
+        run --dataset=RBC --architecture=Unet --symmetry=None --width=0.125 --num_epoch=6 $settings
         run --dataset=RBC --architecture=ResNet --symmetry=None --width=0.03125 --num_epoch=6 $settings
         run --dataset=RBC --architecture=Unet --symmetry=None --augment=UM,Mag,Rot --width=0.25 --num_epoch=6 $settings
         for symmetry in UM Mag Rot; do
