@@ -333,7 +333,7 @@ def sample_weight(symmetry, g):
     return g.item() ** 2 if symmetry == "Mag" else 1.0
 
 
-EXACT = ["UM", "Mag"]  # symmetries that whole nets keep to rounding
+EXACT = ["UM", "Mag", "Rot"]  # symmetries that whole nets keep to rounding
 
 
 @pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
