@@ -2,18 +2,22 @@
 # sh run.sh                          the release's sweep at full width, on what data_prep.py prepared in data/
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
 # sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
-#                                    any): about 13 minutes on two CPU cores, no download
-# sh run.sh [quick] --list           prints the runs of all data sets, one command a line, for a scheduler; runs nothing
+#                                    any): about QUICK minutes on two CPU cores, no download
+# SEEDS="0 1 2" sh run.sh evidence   the same nets trained longer, with augmentation and with fewer samples: what the
+#                                    README's tables and figures are made of; hours
+# sh run.sh [quick | evidence] --list  prints the runs of all data sets, one command a line, for a scheduler; runs nothing
 #
 # Finished runs are skipped, killed ones go on. DATA_DIR, RESULTS and PYTHON override data, results and python3.
-# The nets for rotation are not built yet; their lines of the release join with them.
 cd "$(dirname "$0")" || exit 2
 mode=full list=
 for argument in "$@"; do
     case $argument in
-        quick) mode=quick ;;
+        full | quick | evidence) mode=$argument ;;
         --list) list=yes ;;
-        *) echo "error: usage: sh run.sh [quick] [--list], got: $*" >&2; exit 2 ;;
+        *)
+            echo "error: usage: sh run.sh [quick | evidence] [--list], got: $*" >&2
+            exit 2
+            ;;
     esac
 done
 data=${DATA_DIR:-data}
@@ -35,28 +39,46 @@ run() {
     done
 }
 
-if [ "$mode" = quick ]; then
+# small DATASET UNET_EPOCHS RESNET_EPOCHS SCALE_UNET_EPOCHS SCALE_RESNET_EPOCHS: the ten small nets
+settings="--input_length=10 --output_length=2 --batch_size=8 --learning_rate=0.003 --decay_rate=0.75"
+small() {
+    for symmetry in None UM Mag Rot; do
+        run --dataset="$1" --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch="$2" $settings
+        run --dataset="$1" --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch="$3" $settings
+    done
+    # Dear for their width: five levels, or three, of every feature.
+    run --dataset="$1" --architecture=Unet --symmetry=Scale --width=0.125 --num_epoch="$4" $settings
+    run --dataset="$1" --architecture=ResNet --symmetry=Scale --width=0.03125 --num_scales=3 --num_epoch="$5" $settings
+}
+
+if [ "$mode" != full ]; then
     ocean=$data
-    results=${RESULTS:-results}/quick
+    results=${RESULTS:-results}/$mode
     data=$data/quick
-    set -- --input_length=10 --output_length=2 --batch_size=8 --learning_rate=0.003 --decay_rate=0.75
     if [ ! "$list" ] && [ ! -f "$data/rbc/meta.json" ]; then
         "$python" data_prep.py rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105 --data_dir "$data" || exit
     fi
-    for dataset in RBC Ocean; do
-        unet_epochs=6 resnet_epochs=7
-        if [ "$dataset" = Ocean ]; then
-            data=$ocean unet_epochs=12 resnet_epochs=12
-            [ "$list" ] || [ -f "$data/ocean/meta.json" ] || continue
-        fi
-        for symmetry in None UM Mag; do
-            run --dataset=$dataset --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch=$unet_epochs "$@"
-            run --dataset=$dataset --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch=$resnet_epochs "$@"
+    if [ "$mode" = quick ]; then
+        small RBC 4 5 2 1
+    else
+        small RBC 6 6 6 6
+        # of the widths of the scale nets
+        run --dataset=RBC --architecture=Unet --symmetry=None --width=0.125 --num_epoch=6 $settings
+        run --dataset=RBC --architecture=ResNet --symmetry=None --width=0.03125 --num_epoch=6 $settings
+        run --dataset=RBC --architecture=Unet --symmetry=None --augment=UM,Mag,Rot --width=0.25 --num_epoch=6 $settings
+        for symmetry in UM Mag Rot; do
+            run --dataset=RBC --architecture=Unet --symmetry=$symmetry --augment=$symmetry --width=0.25 --num_epoch=6 $settings
         done
-        # Dear where they are narrow: two epochs and one, on five levels and three.
-        run --dataset=$dataset --architecture=Unet --symmetry=Scale --width=0.125 --num_epoch=2 "$@"
-        run --dataset=$dataset --architecture=ResNet --symmetry=Scale --width=0.0625 --num_scales=3 --num_epoch=1 "$@"
-    done
+        for fraction in 0.1 0.3; do
+            for symmetry in None UM Rot; do
+                run --dataset=RBC --architecture=Unet --symmetry=$symmetry --train_fraction=$fraction --width=0.25 --num_epoch=6 $settings
+            done
+        done
+    fi
+    data=$ocean
+    if [ "$list" ] || [ -f "$data/ocean/meta.json" ]; then
+        small Ocean 12 12 12 12
+    fi
 else
     if [ "$list" ] || [ -f "$data/rbc/meta.json" ]; then
         run --dataset=RBC --architecture=ResNet --symmetry=None --output_length=3 --learning_rate=0.001
@@ -65,6 +87,8 @@ else
         run --dataset=RBC --architecture=Unet --symmetry=UM --output_length=4 --learning_rate=0.001
         run --dataset=RBC --architecture=ResNet --symmetry=Mag --output_length=3 --learning_rate=0.005
         run --dataset=RBC --architecture=Unet --symmetry=Mag --output_length=4 --learning_rate=0.005
+        run --dataset=RBC --architecture=ResNet --symmetry=Rot --output_length=3 --learning_rate=0.001
+        run --dataset=RBC --architecture=Unet --symmetry=Rot --output_length=4 --learning_rate=0.001
         run --dataset=RBC --architecture=ResNet --symmetry=Scale --output_length=3 --learning_rate=0.0001
         run --dataset=RBC --architecture=Unet --symmetry=Scale --output_length=4 --learning_rate=0.0001
     else
@@ -77,6 +101,8 @@ else
         run --dataset=Ocean --architecture=Unet --symmetry=UM --output_length=5 --learning_rate=0.001 --input_length=24 --batch_size=32 --decay_rate=0.9
         run --dataset=Ocean --architecture=ResNet --symmetry=Mag --output_length=5 --learning_rate=0.001 --input_length=21 --batch_size=32 --decay_rate=0.9
         run --dataset=Ocean --architecture=Unet --symmetry=Mag --output_length=6 --learning_rate=0.001 --input_length=21 --batch_size=32 --decay_rate=0.9
+        run --dataset=Ocean --architecture=ResNet --symmetry=Rot --output_length=3 --learning_rate=0.001 --input_length=21 --batch_size=16 --decay_rate=0.9
+        run --dataset=Ocean --architecture=Unet --symmetry=Rot --output_length=3 --learning_rate=0.001 --input_length=21 --batch_size=64 --decay_rate=0.9
         run --dataset=Ocean --architecture=ResNet --symmetry=Scale --output_length=3 --learning_rate=0.0001 --input_length=26 --batch_size=32 --decay_rate=0.9 --kernel_size=5
         run --dataset=Ocean --architecture=Unet --symmetry=Scale --output_length=3 --learning_rate=0.0001 --input_length=26 --batch_size=16 --decay_rate=0.9 --kernel_size=5
     else

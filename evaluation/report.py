@@ -155,7 +155,7 @@ def authors_table(groups):
         for i, measure in enumerate(measures):
             for name in names:
                 theirs = published.get((group["architecture"], group["symmetry"]), {}).get(name)
-                row.append(number(group, "scores", name, measure))
+                row.append(number(group, "scores", name, measure, form=".2f"))
                 row.append("not reported" if theirs is None else Number(*theirs[i], n=5, form=".2f"))
         return row
 

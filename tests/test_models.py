@@ -229,7 +229,7 @@ def test_state_dict_round_trip(symmetry):
     assert torch.equal(one(x), other(x))
 
 
-@pytest.mark.parametrize("symmetry", EXACT)
+@pytest.mark.parametrize("symmetry", [*EXACT, "Rot", "Scale"])
 def test_kernels_are_derived_once_per_roll_out(symmetry):
     model = make("ResNet", symmetry)
     derived = []

@@ -154,7 +154,7 @@ def test_rows_in_the_order_of_the_paper(tmp_path, capsys):
         for symmetry, augment in (("Mag", ""), ("UM", ""), ("None", "all"), ("None", "")):
             write_run(tmp_path, same(0.3), architecture=architecture, symmetry=symmetry, augment=augment)
     _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
-    transforms = "+".join(name for name in SYMMETRIES if name != "None")
+    transforms = "+".join(name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape)
     nets = ["", f" Augm({transforms})", " UM", " Mag"]
     assert list(rows) == [*(f"ResNet{name}" for name in nets), *(f"Unet{name}" for name in nets), "persistence"]
 
@@ -168,7 +168,7 @@ def test_beside_the_published_numbers(tmp_path, capsys):
     text = run_report(capsys, tmp_path)
     assert list(table(text, "RBC: ESE of 10 forecast frames")[1]) == ["ResNet UM", "Unet width 0.5"]
     assert "what it calls RMSE may be an MSE" in text
-    ours, ese = "0.600+-0.141", "1.200+-0.283"
+    ours, ese = "0.60+-0.14", "1.20+-0.28"
     line = next(line for line in text.split("Ocean: beside the published numbers")[1].splitlines() if "Unet UM" in line)
     assert line.split()[2:] == ["2", ours, "0.75+-0.01", ours, "1.32+-0.02", ese, "1.19+-0.02", ese, "1.29+-0.00"]
     convection = text.split("RBC: beside the published numbers")[1].split("\n\n")[0]

@@ -5,15 +5,16 @@ import math
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from evaluation import rotation
+from evaluation.rotation import disc, rotation_error, turn_by_splines, untrained, vortices
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.rotation import Group, Rotation, SteerableConv2d, harmonics, kernel_basis
-from utils import roll_out
+from utils import exit_code, roll_out
 
 ROT = SYMMETRIES["Rot"]
 GROUPS = [(4, False), (8, False), (16, False), (8, True)]
@@ -267,59 +268,36 @@ def test_roll_outs_turn(architecture):
         torch.testing.assert_close(roll_out(model, turned, 10, moved), expected, rtol=0, atol=1e-10)
 
 
-def vortices(frames, size, angle, seed):
-    """Moving vortices of radius 4 cells inside the disc, turned by ``angle`` degrees exactly: no interpolation."""
-    rng, radians = np.random.default_rng(seed), np.deg2rad(angle)
-    cos, sin = np.cos(radians), np.sin(radians)
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    x, y = cos * x + sin * y, cos * y - sin * x  # R^-1 x
-    flow = np.zeros((1, frames, 2, size, size))
-    for _ in range(20):
-        (cx, cy), velocity, strength = rng.uniform(-size / 4, size / 4, 2), rng.normal(size=2), rng.normal()
-        for t in range(frames):
-            dx, dy = x - cx - velocity[0] * t / 2, y - cy - velocity[1] * t / 2
-            stream = strength * np.exp(-(dx**2 + dy**2) / 32)
-            u, v = -dy * stream, dx * stream
-            flow[0, t] += np.stack([cos * u - sin * v, sin * u + cos * v])
-    return torch.from_numpy(flow)
-
-
-def turned_by_splines(frame, angle):
-    """R w(R^-1 x) of one frame ``(1, 2, H, W)``, interpolated much better than the nets are equivariant."""
-    radians, size = np.deg2rad(angle), frame.shape[-1]
-    cos, sin = np.cos(radians), np.sin(radians)
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    places = np.stack([cos * y - sin * x, cos * x + sin * y]) + (size - 1) / 2
-    u, v = (scipy.ndimage.map_coordinates(c, places, order=5, mode="nearest") for c in frame[0].numpy())
-    return torch.from_numpy(np.stack([cos * u - sin * v, sin * u + cos * v]))[None]
-
-
-def error_off_the_grid(model, angle, seed=0, size=64):
-    """|f(R x) - R f(x)| / |f(x)| in the disc, for a smooth flow and any angle."""
-    with torch.no_grad():
-        expected = turned_by_splines(model(vortices(3, size, 0, seed)), angle)
-        difference = model(vortices(3, size, angle, seed)) - expected
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    disc = torch.from_numpy(x**2 + y**2 < (0.45 * size) ** 2)
-    return (difference[..., disc].norm() / expected[..., disc].norm()).item()
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_forty_five_degrees(architecture):
     """Approximate on the grid: at least 5 times better than the plain net and C_4, which do not know this angle."""
 
-    def fitted(*arguments, **options):
-        """Batch norms that have seen flows of this kind."""
-        model = make(*arguments, **options).train()
-        with torch.no_grad():
-            for seed in range(10, 20):
-                model(vortices(3, 64, 0, seed))
-        return model.eval()
-
-    eighth = error_off_the_grid(fitted(architecture), 45)
+    eighth, quarter, plain = (
+        rotation_error(untrained(architecture, symmetry, 3, 0.125, **options), 45)
+        for symmetry, options in (("Rot", {}), ("Rot", {"rotation_order": 4}), ("None", {}))
+    )
     assert eighth < 0.2
-    assert error_off_the_grid(fitted(architecture, "None"), 45) > 5 * eighth
-    assert error_off_the_grid(fitted(architecture, rotation_order=4), 45) > 3 * eighth
+    assert plain > 5 * eighth
+    assert quarter > 3 * eighth
+
+
+@pytest.mark.parametrize("angle", [30, 90, 225])
+def test_turning_by_splines_is_turning(angle):
+    """The yardstick: vortices turned in theory, and on the grid."""
+    still, turned = (vortices(1, 48, a, seed=0)[:, 0] for a in (0, angle))
+    difference = (turn_by_splines(still, angle) - turned)[..., disc(48)]
+    assert difference.abs().max() < 1e-3 * turned.abs().max()
+
+
+def test_the_command(capsys):
+    arguments = "--architecture unet --angle 90 --width 0.0625 --seeds 1".split()
+    assert exit_code(lambda: rotation.main(arguments)) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows[1:]] == [["Unet", name] for name in ("None", "C_4", "C_8", "C_16")]
+    assert [float(row[2]) > 0.1 for row in rows[1:]] == [True, False, False, False]
+    assert all(float(row[2]) < 0.01 for row in rows[2:])  # splines, at the disc's border
+    assert exit_code(lambda: rotation.main(["--architecture", "VGG"])) == 2
+    assert "unknown architecture" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- training

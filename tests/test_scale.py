@@ -472,7 +472,7 @@ def test_equivariance_error_knows_that_time_is_stretched(f):
 
 def test_a_run_tests_every_factor(data_dir, tmp_path):
     flags = "--architecture Unet --symmetry Scale --input_length 4 --output_length 2 --batch_size 8 --width 0.125"
-    flags += f" --num_epoch 1 --device cpu --data_dir {data_dir} --results {tmp_path}"
+    flags += f" --num_scales 3 --num_epoch 1 --device cpu --data_dir {data_dir} --results {tmp_path}"
     assert exit_code(lambda: run_model.main(flags.split())) == 0
     (folder,) = tmp_path.iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -370,7 +370,7 @@ def sample_weight(symmetry, g):
     return g.item() ** 2 if symmetry == "Mag" else 1.0
 
 
-EXACT = ["UM", "Mag"]  # symmetries that whole nets keep to rounding
+EXACT = ["UM", "Mag", "Rot"]  # symmetries that whole nets keep to rounding
 
 
 @pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
@@ -413,6 +413,9 @@ class Recorder:
         assert len(g) == len(frames)
         self.applied.append(g)
         return frames
+
+    def act_on_window(self, g, frames, present, past, future):
+        return self.act(g, frames)
 
     def act_on_mask(self, g, mask, frames):
         return mask
