@@ -8,9 +8,11 @@ import contextlib
 import csv
 import json
 import math
+import mmap
 import os
 import sys
 import time
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -332,6 +334,7 @@ class Windows:
     """The windows of one split, read on the fly from frames that are stored once.
 
     The frames stay memory-mapped; on CUDA they move to the device if they take less than a third of its free memory.
+    Mapped frames may be many times the memory of the machine: only those of a batch count as memory of this process.
 
     Args:
         folder: the prepared data set.
@@ -347,11 +350,12 @@ class Windows:
         entry = meta["splits"][split]
         self.device = torch.device(device)
         self.history, self.horizon = meta["history"], meta["horizon"]
-        self.frames = _open_array(Path(folder) / entry["frames"], entry["shape"])
+        self.frames, self.mapping = _open_array(Path(folder) / entry["frames"], entry["shape"])
         self.mask = None
         if entry["mask"] is not None:
             tiles, _, _, height, width = entry["shape"]
-            self.mask = _open_array(Path(folder) / entry["mask"], [tiles, height, width]).to(self.device)
+            mask, _ = _open_array(Path(folder) / entry["mask"], [tiles, height, width])
+            self.mask = mask.to(self.device)
         self.tile, self.start = window_starts(entry, self.history + self.horizon)
         if self.device.type == "cuda" and self.frames.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
             self.frames = self.frames.to(self.device)
@@ -373,6 +377,8 @@ class Windows:
         tile = self.tile[index]
         time = self.start[index, None] + torch.arange(self.history - past, self.history + future)
         frames = self.frames[tile[:, None], time]
+        if not self.frames.is_cuda and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)  # the system may keep what was read, this process need not
         if self.device.type == "cuda" and not frames.is_cuda:
             frames = frames.pin_memory().to(self.device, non_blocking=True)
         return frames, None if self.mask is None else self.mask[tile, None]
@@ -403,13 +409,16 @@ class Windows:
 
 
 def _open_array(path, shape):
+    """A mapped ``.npy`` file as a tensor that must not be written to, and its ``mmap``."""
     try:
-        array = np.load(path, mmap_mode="c")
+        array = np.load(path, mmap_mode="r")  # copy-on-write would have to fit into memory
     except (FileNotFoundError, ValueError, EOFError):
         raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
     if list(array.shape) != shape:
         raise InputError(f"{path} has shape {array.shape}, meta.json says {tuple(shape)}; run data_prep.py again")
-    return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array), array.base
 
 
 # ---------------------------------------------------------------- forecasts

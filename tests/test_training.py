@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch.nn.utils import parametrize
 
 import utils
 from evaluation import rmse
+from evaluation.speed import high_water
 from models import SYMMETRIES, build_model
 from utils import InputError, MeanSquare, Training, Windows, load_checkpoint, load_meta, roll_out, score, train
 
@@ -85,6 +88,51 @@ def test_frames_are_mapped_not_read(with_land):
     changed[:] = -frames
     changed.flush()
     assert torch.equal(windows.read(torch.tensor([0]), 1, 0)[0], torch.from_numpy(-frames[1:2, 3:4]))
+
+
+class PlusBias(nn.Module):
+    """The last frame plus a number per component."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(2, 1, 1))
+
+    def forward(self, frames):
+        return frames[:, -1] + self.bias
+
+
+def memory_of_an_epoch(folder, frames):
+    """MiB by which training on 400 windows, spread over ``frames`` frames of zeros, raises this process's peak."""
+    (folder / "train.npy").unlink(missing_ok=True)
+    array = np.lib.format.open_memmap(folder / "train.npy", "w+", np.float32, (2, frames // 2, 2, 128, 128))
+    meta = {"history": 24, "horizon": 6}
+    split = {"frames": "train.npy", "mask": None, "shape": list(array.shape), "segments": [[0, frames // 2]]}
+    meta["splits"] = {"train": {**split, "first": 0, "count": 2 * (frames // 2 - 29)}}
+    del array  # nothing was written: a file of holes
+    windows = Windows(folder, meta, "train")
+    chosen = torch.linspace(0, len(windows) - 1, 400).long()
+    order = torch.randperm(len(windows))  # as an epoch draws it
+    assert len(order) == len(windows) > 400
+    windows.tile, windows.start = windows.tile[chosen], windows.start[chosen]
+    model, settings = PlusBias(), Training(24, 6, 4, 1, 0.1, 1.0, num_workers=2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    del order
+    Path("/proc/self/clear_refs").write_text("5")
+    before = high_water()
+    utils.train_epoch(model, optimizer, windows, settings, torch.Generator().manual_seed(0), 1)
+    return (high_water() - before) / 2**10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux counts this")
+def test_data_past_memory(tmp_path):
+    """A file of 200 GB (holes, nothing on disk) trains in the memory of one a thousand times smaller."""
+    peaks = []
+    for frames in (1_600, 1_600_000):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peaks.append(pool.apply(memory_of_an_epoch, (tmp_path, frames)))
+    assert (tmp_path / "train.npy").stat().st_size > 2e11
+    assert peaks[1] < peaks[0] + 30
 
 
 @pytest.mark.parametrize(
