@@ -167,7 +167,7 @@ def connect(device):
         This process's device: of several GPUs its own.
 
     Raises:
-        InputError: more processes than GPUs on this machine.
+        InputError: more processes than GPUs on this machine, or one GPU for all.
     """
     global _store
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
@@ -175,7 +175,11 @@ def connect(device):
         distributed.init_process_group(store=_store, rank=number, world_size=count)  # gloo for CPUs, NCCL for GPUs
         if number:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
-    if device == torch.device("cuda") and distributed.is_initialized():
+    if device.type == "cuda" and distributed.is_initialized():
+        if device.index is not None:
+            raise InputError(
+                f"--device {device}: several processes cannot share a GPU; --device cuda gives each its own"
+            )
         device, gpus = torch.device("cuda", int(os.environ["LOCAL_RANK"])), torch.cuda.device_count()
         if device.index >= gpus:
             raise InputError(f"this machine has {gpus} CUDA devices; lower --nproc_per_node or use --device cpu")

@@ -14,7 +14,21 @@ import torch
 from torch import multiprocessing
 
 from models import SYMMETRIES, build_model
-from utils import Training, Windows, connect, load_checkpoint, load_meta, processes, rank, roll_out, score, train
+from utils import (
+    InputError,
+    Training,
+    Windows,
+    connect,
+    exit_code,
+    load_checkpoint,
+    load_meta,
+    processes,
+    rank,
+    roll_out,
+    score,
+    train,
+    wait_for_all,
+)
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = dict(input_length=4, output_length=2, batch_size=8, num_epoch=1, learning_rate=0.003, decay_rate=0.95)
@@ -56,11 +70,16 @@ def fit(data_dir, symmetry, folder):
     return history, scores
 
 
-def every_net(number, count, port, data_dir, folder):
-    """What each process of ``count`` runs."""
+def join(number, count, port):
+    """Become process ``number`` of ``count``."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    connect(torch.device("cpu"))
+    return connect(torch.device("cpu"))
+
+
+def every_net(number, count, port, data_dir, folder):
+    """What each process of ``count`` runs."""
+    join(number, count, port)
     results = {symmetry: fit(data_dir, symmetry, folder / symmetry) for symmetry in NETS}
     (folder / f"{number}.json").write_text(json.dumps(results))
 
@@ -102,6 +121,29 @@ def test_numbers_of_one_process(alone, data_dir, tmp_path, count):
         one, other = (load_checkpoint(f / symmetry / "last.pt", "cpu")["model"] for f in (folder, tmp_path))
         for name, tensor in one.items():  # statistics of batch norm included
             torch.testing.assert_close(other[name], tensor, rtol=1e-6, atol=1e-9)
+
+
+def the_second_fails(number, count, port, folder):
+    """Process 1 meets bad input, the others wait for it; what they print and return goes to ``folder``."""
+
+    def main():
+        join(number, count, port)
+        if number == 1:
+            raise InputError("a disk that only this machine has is full")
+        wait_for_all()
+
+    with open(folder / f"{number}.err", "w") as sys.stderr:
+        code = exit_code(main)
+    (folder / f"{number}.code").write_text(str(code))
+    os._exit(0)  # as after a crash: nothing is tidied up
+
+
+@pytest.mark.slow
+def test_the_first_to_fail_speaks_for_all(tmp_path):
+    multiprocessing.spawn(the_second_fails, (3, free_port(), tmp_path), nprocs=3)
+    assert [(tmp_path / f"{number}.code").read_text() for number in range(3)] == ["2", "2", "2"]
+    lines = [(tmp_path / f"{number}.err").read_text() for number in range(3)]
+    assert lines == ["", "error: a disk that only this machine has is full\n", ""]
 
 
 # ---------------------------------------------------------------- the command line
