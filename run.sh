@@ -5,24 +5,33 @@
 #                                    any): about QUICK minutes on two CPU cores, no download
 # SEEDS="0 1 2" sh run.sh evidence   the same nets trained longer, with augmentation and with fewer samples: what the
 #                                    README's tables and figures are made of; hours
+# sh run.sh [quick | evidence] --list  prints the runs of all data sets, one command a line, for a scheduler; runs nothing
 #
 # Finished runs are skipped, killed ones go on. DATA_DIR, RESULTS and PYTHON override data, results and python3.
 cd "$(dirname "$0")" || exit 2
-mode=${1:-full}
+mode=full list=
+for argument in "$@"; do
+    case $argument in
+        full | quick | evidence) mode=$argument ;;
+        --list) list=yes ;;
+        *)
+            echo "error: usage: sh run.sh [quick | evidence] [--list], got: $*" >&2
+            exit 2
+            ;;
+    esac
+done
 data=${DATA_DIR:-data}
 results=${RESULTS:-results}
 python=${PYTHON:-python3}
 failed=0
 
-case $mode in full | quick | evidence) ;; *) mode= ;; esac
-if [ $# -gt 1 ] || [ -z "$mode" ]; then
-    echo "error: usage: sh run.sh [quick | evidence], got: $*" >&2
-    exit 2
-fi
-
 # run FLAGS: one run per seed
 run() {
     for seed in ${SEEDS:-0}; do
+        if [ "$list" ]; then
+            echo "$python run_model.py $* --seed=$seed --data_dir='$data' --results='$results'"
+            continue
+        fi
         "$python" run_model.py "$@" --seed="$seed" --data_dir="$data" --results="$results"
         code=$?
         [ "$code" -gt 128 ] && exit "$code" # interrupted
@@ -46,7 +55,7 @@ if [ "$mode" != full ]; then
     ocean=$data
     results=${RESULTS:-results}/$mode
     data=$data/quick
-    if [ ! -f "$data/rbc/meta.json" ]; then
+    if [ ! "$list" ] && [ ! -f "$data/rbc/meta.json" ]; then
         "$python" data_prep.py rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105 --data_dir "$data" || exit
     fi
     if [ "$mode" = quick ]; then
@@ -67,11 +76,11 @@ if [ "$mode" != full ]; then
         done
     fi
     data=$ocean
-    if [ -f "$data/ocean/meta.json" ]; then
+    if [ "$list" ] || [ -f "$data/ocean/meta.json" ]; then
         small Ocean 12 12 12 12
     fi
 else
-    if [ -f "$data/rbc/meta.json" ]; then
+    if [ "$list" ] || [ -f "$data/rbc/meta.json" ]; then
         run --dataset=RBC --architecture=ResNet --symmetry=None --output_length=3 --learning_rate=0.001
         run --dataset=RBC --architecture=Unet --symmetry=None --output_length=4 --learning_rate=0.001
         run --dataset=RBC --architecture=ResNet --symmetry=UM --output_length=3 --learning_rate=0.001
@@ -85,7 +94,7 @@ else
     else
         echo "no $data/rbc: python data_prep.py rbc --raw rbc_data.pt, or --simulate medium, prepares it"
     fi
-    if [ -f "$data/ocean/meta.json" ]; then
+    if [ "$list" ] || [ -f "$data/ocean/meta.json" ]; then
         run --dataset=Ocean --architecture=ResNet --symmetry=None --output_length=4 --learning_rate=0.001 --input_length=24 --batch_size=32 --decay_rate=0.9
         run --dataset=Ocean --architecture=Unet --symmetry=None --output_length=5 --learning_rate=0.001 --input_length=21 --batch_size=16 --decay_rate=0.9
         run --dataset=Ocean --architecture=ResNet --symmetry=UM --output_length=5 --learning_rate=0.001 --input_length=24 --batch_size=32 --decay_rate=0.9
@@ -101,5 +110,6 @@ else
     fi
 fi
 
+[ "$list" ] && exit
 "$python" -m evaluation.report "$results" || failed=2
 exit "$failed"

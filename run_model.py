@@ -3,6 +3,7 @@
     python run_model.py --dataset=Ocean --architecture=Unet --symmetry=UM    # data/ocean -> results/Ocean_Unet_UM_...
     python run_model.py --architecture=ResNet --symmetry=Mag --width=0.25    # data/rbc, a quarter of the channels
     python run_model.py --evaluate=results/RUN --data_dir=other              # score its best weights on other data
+    torchrun --nproc_per_node=4 run_model.py --dataset=Ocean                 # four processes share every batch
 
 A run writes config.json, log.csv, best.pt, last.pt and metrics.json into its own folder. A run that finished is not
 run again, one that was killed goes on; --no_resume starts over.
@@ -28,6 +29,7 @@ from utils import (
     Training,
     Windows,
     choose_device,
+    connect,
     exit_code,
     groups_of_equals,
     load_checkpoint,
@@ -36,9 +38,12 @@ from utils import (
     peak_memory,
     persistence,
     precision,
+    processes,
+    rank,
     roll_out,
     score,
     train,
+    wait_for_all,
     write_json,
 )
 
@@ -85,6 +90,7 @@ def parse_args(argv=None):
     add("--lifting", default="space-time", help="Scale: space-time, space or release (default space-time)")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
+    add("--checkpoint", action="store_true", help="save memory: compute roll-out steps again in the backward pass")
     add("--compile", action="store_true", help="torch.compile the model (CUDA only)")
     add("--num_workers", type=int, default=1, help="threads that read batches ahead (default 1)")
     add("--no_resume", action="store_true", help="remove what this run left behind and start over")
@@ -215,6 +221,7 @@ def find_run(args, meta):
         "torch": torch.__version__,
         "machine": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": processes(),
     }
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None
@@ -369,13 +376,14 @@ def evaluate(args):
         "data": {name: split["sha256"] for name, split in meta["splits"].items()},
         **test(model, args, tests),
     }
-    if args.output is not None:
+    if args.output is not None and rank() == 0:
         write_json(args.output, metrics)
     return report(metrics)
 
 
 def main(argv=None):
     args = parse_args(argv)
+    args.device = connect(args.device)
     if args.evaluate is not None:
         return evaluate(args)
     data = args.data_dir / args.dataset.lower()
@@ -404,10 +412,13 @@ def main(argv=None):
     print(
         f"{folder.name}: {parameters:,} parameters, {len(windows['train'])} training windows, {args.device}", flush=True
     )
-    if args.no_resume and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config)
+    wait_for_all()  # who is late must not find half a folder
+    if rank() == 0:
+        if args.no_resume and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config)
+    wait_for_all()
     history = train(model, windows["train"], windows["valid"], settings, folder)
 
     best = load_checkpoint(folder / "best.pt", args.device)
@@ -425,7 +436,8 @@ def main(argv=None):
         "valid_rmse": history[best["epoch"] - 1]["valid_rmse"],
         **test(model, args, tests),
     }
-    write_json(folder / "metrics.json", metrics)
+    if rank() == 0:
+        write_json(folder / "metrics.json", metrics)
     return report(metrics)
 
 

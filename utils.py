@@ -8,9 +8,11 @@ import contextlib
 import csv
 import json
 import math
+import mmap
 import os
 import sys
 import time
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from torch import distributed
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from evaluation import log_spectrum, spectrum_error, squared_error
@@ -37,19 +42,26 @@ def exit_code(main):
 
     Bad input, a full disk and a missing permission end in one line on stderr and 2;
     an interrupt in one line and 130. Anything else is a defect and keeps its traceback.
+    Of several processes the first to fail speaks for all: the others fail for want of it.
     """
+    code, line = 0, None
     try:
         main()
     except (InputError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        code, line = 2, f"error: {' '.join(str(error).split())}"
     except torch.OutOfMemoryError:
-        print("error: the device is out of memory; lower --batch_size or --width, or use --device cpu", file=sys.stderr)
-        return 2
+        code, line = 2, "error: the device is out of memory; lower --batch_size or --width, or use --device cpu"
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+        code, line = 130, "stopped"
+    except Exception:
+        if first_to_fail():
+            raise
+        code = 2
+    if line and first_to_fail():
+        print(line, file=sys.stderr)
+    if code == 0 and processes() > 1:
+        distributed.destroy_process_group()
+    return code
 
 
 def choose_device(name=""):
@@ -97,8 +109,8 @@ class progress:  # noqa: N801 - used as a function
 
     def __init__(self, items, total, label, every=None):
         self.items, self.total, self.label = items, total, label
-        terminal = sys.stderr.isatty()
-        self.every = every or (0.5 if terminal else 15)
+        terminal = sys.stderr.isatty() and rank() == 0
+        self.every = every or (0.5 if terminal else 15 if rank() == 0 else math.inf)
         self.bar = tqdm(total=total, desc=label, leave=False) if terminal else None
         self.note = None  # a function that returns the text behind the bar; called only when it is shown
 
@@ -138,6 +150,144 @@ def write_json(path, value):
     """Write ``value`` as indented JSON, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+# ---------------------------------------------------------------- many processes
+#
+# What one process does with a batch, several do with their shares of it, and add up sums and counts: the same numbers
+# up to the order of summation. All processes hold the same weights and draw from the same generators.
+
+_store = None  # of the processes that torchrun started: who failed first
+
+
+def connect(device):
+    """Join the processes that ``torchrun`` started, if it did; only the first of them prints to stdout.
+
+    Returns:
+        This process's device: of several GPUs its own.
+
+    Raises:
+        InputError: more processes than GPUs on this machine.
+    """
+    global _store
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
+        _store, number, count = next(distributed.rendezvous("env://"))
+        distributed.init_process_group(store=_store, rank=number, world_size=count)  # gloo for CPUs, NCCL for GPUs
+        if number:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
+    if device == torch.device("cuda") and distributed.is_initialized():
+        device, gpus = torch.device("cuda", int(os.environ["LOCAL_RANK"])), torch.cuda.device_count()
+        if device.index >= gpus:
+            raise InputError(f"this machine has {gpus} CUDA devices; lower --nproc_per_node or use --device cpu")
+        torch.cuda.set_device(device)
+    return device
+
+
+def rank():
+    """Number of this process; 0 writes the files."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def processes():
+    """How many processes share the work."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def first_to_fail():
+    """Whether the error of this process is the one to show. Before they are connected all have the same."""
+    if _store is None:
+        return int(os.environ.get("RANK", 0)) == 0
+    with contextlib.suppress(RuntimeError):  # the process that kept the store has gone
+        return _store.add("failed", 1) == 1
+    return False
+
+
+def share(whole):
+    """This process's part of the first axis of ``whole``; the parts differ by at most one in length."""
+    return whole.tensor_split(processes())[rank()]
+
+
+def sum_over_processes(tensor):
+    """The sum of a tensor over all processes, the same to the last bit in each of them; no gradient passes.
+
+    Raises:
+        InputError: another process has gone.
+    """
+    if processes() > 1:
+        tensor = tensor.detach().clone()
+        try:
+            distributed.all_reduce(tensor)
+        except RuntimeError as error:
+            raise InputError(f"another process of this run has ended: {error}") from None
+    return tensor
+
+
+def wait_for_all():
+    """Return when every process is here: before it reads what the first one writes."""
+    sum_over_processes(torch.zeros(1))
+
+
+def sum_gradients(model):
+    """Replace the gradients by their sums over all processes, in one message."""
+    if processes() > 1:
+        gradients = [parameter.grad for parameter in model.parameters()]
+        sums = sum_over_processes(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, total in zip(gradients, sums.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+
+def gather(part, length):
+    """Undo :func:`share`: the whole of ``length`` rows, in every process."""
+    whole = part.new_zeros(length, *part.shape[1:])
+    share(whole).copy_(part)
+    return sum_over_processes(whole)
+
+
+class _Sum(torch.autograd.Function):
+    """:func:`sum_over_processes` with its gradient: every process's loss depends on every summand."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return sum_over_processes(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return sum_over_processes(gradient)
+
+
+class SharedBatchNorm(_BatchNorm):
+    """Batch norm by the mean and variance of the whole batch, of which this process has a share, maybe an empty one.
+
+    ``torch.nn.SyncBatchNorm`` does the same, on GPUs only.
+    """
+
+    def _check_input_dim(self, x):
+        pass  # any number of axes
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        wide = x if x.dtype == torch.float64 else x.float()
+        axes, shape = [0, *range(2, x.dim())], (-1, *[1] * (x.dim() - 2))
+        size = x.numel() // x.shape[1]
+        total = _Sum.apply(torch.cat([wide.sum(axes), wide.new_full((1,), size)]))
+        mean, count = total[:-1] / total[-1], total[-1]
+        centred = wide - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(axes)) / count
+        if self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+
+def share_batch_norm(model):
+    """Let the batch norms of ``model`` see whole batches where several processes share them."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and processes() > 1:
+            module.__class__ = SharedBatchNorm
 
 
 # ---------------------------------------------------------------- prepared data
@@ -184,6 +334,7 @@ class Windows:
     """The windows of one split, read on the fly from frames that are stored once.
 
     The frames stay memory-mapped; on CUDA they move to the device if they take less than a third of its free memory.
+    Mapped frames may be many times the memory of the machine: only those of a batch count as memory of this process.
 
     Args:
         folder: the prepared data set.
@@ -199,11 +350,12 @@ class Windows:
         entry = meta["splits"][split]
         self.device = torch.device(device)
         self.history, self.horizon = meta["history"], meta["horizon"]
-        self.frames = _open_array(Path(folder) / entry["frames"], entry["shape"])
+        self.frames, self.mapping = _open_array(Path(folder) / entry["frames"], entry["shape"])
         self.mask = None
         if entry["mask"] is not None:
             tiles, _, _, height, width = entry["shape"]
-            self.mask = _open_array(Path(folder) / entry["mask"], [tiles, height, width]).to(self.device)
+            mask, _ = _open_array(Path(folder) / entry["mask"], [tiles, height, width])
+            self.mask = mask.to(self.device)
         self.tile, self.start = window_starts(entry, self.history + self.horizon)
         if self.device.type == "cuda" and self.frames.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
             self.frames = self.frames.to(self.device)
@@ -225,13 +377,20 @@ class Windows:
         tile = self.tile[index]
         time = self.start[index, None] + torch.arange(self.history - past, self.history + future)
         frames = self.frames[tile[:, None], time]
+        if not self.frames.is_cuda and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)  # the system may keep what was read, this process need not
         if self.device.type == "cuda" and not frames.is_cuda:
             frames = frames.pin_memory().to(self.device, non_blocking=True)
         return frames, None if self.mask is None else self.mask[tile, None]
 
-    def batches(self, order, batch_size, past, future, workers=0):
-        """Yield ``(index, frames, mask)`` for the windows in ``order``, read ahead by ``workers`` threads."""
+    def batches(self, order, batch_size, past, future, workers=0, shared=False):
+        """Yield ``(index, frames, mask)`` for the windows in ``order``, read ahead by ``workers`` threads.
+
+        ``shared``: of every batch only this process's share, empty where there are more processes than windows.
+        """
         chunks = order.split(batch_size)
+        if shared:
+            chunks = [share(chunk) for chunk in chunks]
 
         def read(index):
             return index, *self.read(index, past, future)
@@ -250,19 +409,22 @@ class Windows:
 
 
 def _open_array(path, shape):
+    """A mapped ``.npy`` file as a tensor that must not be written to, and its ``mmap``."""
     try:
-        array = np.load(path, mmap_mode="c")
+        array = np.load(path, mmap_mode="r")  # copy-on-write would have to fit into memory
     except (FileNotFoundError, ValueError, EOFError):
         raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
     if list(array.shape) != shape:
         raise InputError(f"{path} has shape {array.shape}, meta.json says {tuple(shape)}; run data_prep.py again")
-    return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array), array.base
 
 
 # ---------------------------------------------------------------- forecasts
 
 
-def roll_out(model, frames, steps, mask=None):
+def roll_out(model, frames, steps, mask=None, recompute=False):
     """Forecast ``steps`` frames, each from the frames and forecasts before it.
 
     Kernels that a layer derives from its weights (zero-sum, grouped, ...) are computed once and shared by all steps.
@@ -273,20 +435,52 @@ def roll_out(model, frames, steps, mask=None):
         steps: number of frames to forecast.
         mask: ``(n, 1, H, W)``, True on water. Land keeps the value it has in the last frame, so that a moving frame
             of reference (UM) takes its land along.
+        recompute: keep only the frames that each step reads, and compute the features of a step again in the backward
+            pass: the memory of one step instead of all, for one more forward pass. The backward pass must then run
+            in the same ``parametrize.cached()`` as the roll-out, or it would not find the kernels of the forward pass.
 
     Returns:
         ``(n, steps, 2, H, W)`` in the dtype of ``frames``.
     """
     last = frames[:, -1]
     forecasts = []
+    step = partial(recomputed, model) if recompute else model
     with parametrize.cached():
+        if recompute:
+            derive_kernels(model)
         for _ in range(steps):
-            forecast = model(frames).to(frames.dtype)
+            forecast = step(frames).to(frames.dtype)
             if mask is not None:
                 forecast = torch.where(mask, forecast, last)
             forecasts.append(forecast)
             frames = torch.cat([frames[:, 1:], forecast[:, None]], 1)
     return torch.stack(forecasts, 1)
+
+
+def derive_kernels(model):
+    """Compute what layers derive from their weights; within ``parametrize.cached()`` it is kept."""
+    for module in model.modules():
+        for name in getattr(module, "parametrizations", ()):
+            getattr(module, name)
+
+
+def recomputed(model, frames):
+    """``model(frames)`` that keeps nothing but ``frames`` for its backward pass, which calls the model again."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+    @contextlib.contextmanager
+    def second_time():  # the running statistics have seen these features already
+        state = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, batches) in zip(norms, state, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches
+
+    contexts = contextlib.nullcontext(), second_time()
+    return checkpoint(model, frames, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
 
 
 def persistence(frames, steps, mask=None):
@@ -317,16 +511,33 @@ def groups_of_equals(symmetry, elements, windows, past, steps):
 
 
 class MeanSquare:
-    """Mean squared error over batches, summed where the data are: adding does not wait for the GPU, reading does."""
+    """Mean squared error over batches, summed where the data are: adding does not wait for the GPU, reading does.
 
-    def __init__(self):
-        self.sums, self.count = 0, 0
+    Args:
+        shared: what is added is this process's share of a batch; all processes add together and have the same result.
+    """
+
+    def __init__(self, shared=False):
+        self.sums, self.count, self.shared = 0, 0, shared and processes() > 1
 
     def add(self, prediction, target, mask=None):
-        """Add a batch; returns its mean squared error per step, ``(steps,)``, for the loss."""
+        """Add a batch; returns its mean squared error per step, ``(steps,)``, for the loss.
+
+        Of a share: its part of that mean; the parts of all processes add up to it, and so do their gradients.
+        """
         sums, count = squared_error(prediction, target, mask)
-        self.sums, self.count = self.sums + sums.detach(), self.count + count
-        return sums / count
+        batch_sums, batch_count = sums.detach(), count
+        if self.shared:
+            batch_count = sums.new_ones(1) * count
+            total = sum_over_processes(torch.cat([batch_sums, batch_count]))
+            batch_sums, batch_count = total[:-1], total[-1]
+        self.sums, self.count = self.sums + batch_sums, self.count + batch_count
+        return sums / batch_count
+
+    def collect(self):
+        """Add up what processes have added apart from each other."""
+        self.sums = sum_over_processes(self.sums)
+        self.count = sum_over_processes(torch.as_tensor(self.count, dtype=torch.float64, device=self.sums.device))
 
     def per_step(self):
         return self.sums / self.count
@@ -363,8 +574,14 @@ def score(forecast, windows, past, steps, batch_size, workers=0, symmetry=None, 
 
 
 def _score(forecast, windows, past, steps, order, batch_size, workers, symmetry, elements, spectra):
-    """Scores of the windows ``order``, which after the transform are of equal size."""
+    """Scores of the windows ``order``, which after the transform are of equal size.
+
+    Every process scores a share of them, or all of them if they are fewer than the processes.
+    """
     error, predicted, true = MeanSquare(), [], []
+    whole, divided = len(order), len(order) >= processes() > 1
+    if divided:
+        order = share(order)
     before, after = past, steps
     if symmetry is not None and not symmetry.keeps_shape:
         before, after = symmetry.source_window(elements[order[:1]], past, steps)
@@ -378,9 +595,13 @@ def _score(forecast, windows, past, steps, order, batch_size, workers, symmetry,
             if spectra:
                 predicted.append(log_spectrum(prediction, mask))
                 true.append(log_spectrum(target, mask))
+    if divided:
+        error.collect()
     scores = {"rmse": error.rmse(), "rmse_per_step": error.per_step().sqrt().tolist()}
     if spectra:
         predicted, true = torch.cat(predicted), torch.cat(true)
+        if divided:
+            predicted, true = gather(predicted, whole), gather(true, whole)
         scores["ese"] = spectrum_error(predicted, true, "mean").item()
         scores["ese_per_sample"] = spectrum_error(predicted, true, "per_sample").item()
     return scores
@@ -420,6 +641,7 @@ class Training:
     amp: bool = False
     num_workers: int = 0
     augment: tuple = ()  # symmetries whose random elements transform the training samples
+    checkpoint: bool = False  # compute each roll-out step again in the backward pass, to save memory
 
 
 def train(model, train_windows, valid_windows, settings, folder):
@@ -428,6 +650,7 @@ def train(model, train_windows, valid_windows, settings, folder):
     The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch. After 50
     epochs training stops when the mean validation RMSE of the last 5 epochs is not below that of the 5 before.
     A run that was killed goes on from ``last.pt`` and ends with the numbers of a run that was not.
+    Several processes (see :func:`connect`) share every batch; the first writes the files.
 
     Returns:
         The history: one dict per epoch, the columns of ``log.csv``.
@@ -436,6 +659,7 @@ def train(model, train_windows, valid_windows, settings, folder):
         InputError: the loss is no longer finite; ``last.pt`` and ``best.pt`` keep the last good epoch.
     """
     folder, device = Path(folder), train_windows.device
+    share_batch_norm(model)
     optimizer = torch.optim.Adam(
         model.parameters(), settings.learning_rate, betas=(0.9, 0.999), weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -466,9 +690,12 @@ def train(model, train_windows, valid_windows, settings, folder):
             "epoch {epoch:3d} | train RMSE {train_rmse:.4f} | valid RMSE {valid_rmse:.4f} | {seconds} s".format(**row),
             flush=True,
         )
-        if row["valid_rmse"] < min((old["valid_rmse"] for old in history), default=math.inf):
-            save_checkpoint(folder / "best.pt", model=model.state_dict(), epoch=epoch)
+        best = row["valid_rmse"] < min((old["valid_rmse"] for old in history), default=math.inf)
         history.append(row)
+        if rank():
+            continue
+        if best:
+            save_checkpoint(folder / "best.pt", model=model.state_dict(), epoch=epoch)
         save_checkpoint(
             folder / "last.pt",
             model=model.state_dict(),
@@ -477,6 +704,7 @@ def train(model, train_windows, valid_windows, settings, folder):
             history=history,
         )
         write_log(folder / "log.csv", history)
+    wait_for_all()
     return history
 
 
@@ -485,19 +713,22 @@ def train_epoch(model, optimizer, windows, settings, generator, epoch):
     model.train()
     past, future = settings.input_length, settings.output_length
     order = torch.randperm(len(windows), generator=generator)
-    batches = windows.batches(order, settings.batch_size, past, future, settings.num_workers)
-    bar = progress(batches, -(-len(order) // settings.batch_size), f"epoch {epoch}")
-    error = MeanSquare()
+    batches = windows.batches(order, settings.batch_size, past, future, settings.num_workers, shared=True)
+    sizes = [len(batch) for batch in order.split(settings.batch_size)]
+    bar = progress(zip(sizes, batches, strict=True), len(sizes), f"epoch {epoch}")
+    error = MeanSquare(shared=True)
     bar.note = lambda: f"RMSE {check_finite(error.rmse(), epoch):.4f}"
-    for _, frames, mask in bar:
+    for size, (_, frames, mask) in bar:
         for symmetry in settings.augment:
-            g = symmetry.sample(len(frames), generator)
-            frames, mask = transform(symmetry, g, frames, mask, past - 1, past, future)
-        with precision(windows.device, settings.amp):
-            prediction = roll_out(model, frames[:, :past], future, mask)
-        loss = error.add(prediction, frames[:, past:], mask).sum()
+            g = share(symmetry.sample(size, generator))  # all processes draw for the whole batch
+            if len(g):
+                frames, mask = transform(symmetry, g, frames, mask, past - 1, past, future)
         optimizer.zero_grad()
-        loss.backward()
+        with parametrize.cached():
+            with precision(windows.device, settings.amp):
+                prediction = roll_out(model, frames[:, :past], future, mask, settings.checkpoint)
+            error.add(prediction, frames[:, past:], mask).sum().backward()
+        sum_gradients(model)
         optimizer.step()
     return check_finite(error.rmse(), epoch)
 

@@ -238,6 +238,14 @@ def repeat_pixels(maps):
     return nn.functional.pad(repeated, (1, 2, 1, 2), mode="replicate")
 
 
+def shuffle_pixels(maps):
+    """``pixel_shuffle`` of ``(n, 4 c, H, W)`` to ``(n, c, 2 H, 2 W)``; torch's own has no gradient where n is 0."""
+    if len(maps):
+        return nn.functional.pixel_shuffle(maps, 2)
+    _, channels, height, width = maps.shape
+    return maps.reshape(0, channels // 4, 2 * height, 2 * width)
+
+
 def odd_kernel(kernel_size):
     """Half the side of a square kernel.
 

@@ -15,10 +15,10 @@ which breaks the symmetry for weak flows; :func:`ratios` is homogeneous instead.
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, max_pool2d, pad, pixel_shuffle
+from torch.nn.functional import conv2d, max_pool2d, pad
 from torch.nn.utils import parametrize
 
-from models.backbone import RepeatedPixelKernel, ResidualBlock, Symmetry, odd_kernel, repeat_pixels
+from models.backbone import RepeatedPixelKernel, ResidualBlock, Symmetry, odd_kernel, repeat_pixels, shuffle_pixels
 
 
 class ByComponent(nn.Module):
@@ -118,7 +118,7 @@ class MagnitudeUpsampling(nn.Module):
     def forward(self, x):
         ranges = max_pool2d(repeat_pixels(extremes(x)), 4, stride=1)
         components = pad(x.transpose(1, 2).flatten(1, 2), (1, 1, 1, 1), mode="replicate")
-        y = pixel_shuffle(conv2d(components, self.conv.weight, groups=2), 2)
+        y = shuffle_pixels(conv2d(components, self.conv.weight, groups=2))
         return mix(y, ranges, self.conv.bias, activation=True)
 
 

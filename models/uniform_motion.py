@@ -11,10 +11,10 @@ Exact on every grid, borders included (padding replicates), in the full net: f(x
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, conv2d, pad, pixel_shuffle
+from torch.nn.functional import avg_pool2d, conv2d, pad
 from torch.nn.utils import parametrize
 
-from models.backbone import RepeatedPixelKernel, ResidualBlock, Symmetry, odd_kernel, repeat_pixels
+from models.backbone import RepeatedPixelKernel, ResidualBlock, Symmetry, odd_kernel, repeat_pixels, shuffle_pixels
 
 
 class ZeroSum(nn.Module):
@@ -76,7 +76,7 @@ class UniformMotionUpsampling(nn.Module):
             pad(x.flatten(1, 2), (1, 1, 1, 1), mode="replicate"), self.conv.weight, self.conv.bias.repeat_interleave(4)
         )
         mean = avg_pool2d(repeat_pixels(x.mean(1)), 4, stride=1)
-        return pixel_shuffle(y.relu_(), 2).unflatten(1, (-1, 2)) + mean.unsqueeze(1)
+        return shuffle_pixels(y.relu_()).unflatten(1, (-1, 2)) + mean.unsqueeze(1)
 
 
 class UniformMotion(Symmetry):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -337,6 +338,22 @@ def test_run_sh_says_what_is_missing(tmp_path):
     assert "data_prep.py ocean" in done.stdout
     assert not list(tmp_path.iterdir())
     assert run_sh("quickly").returncode == 2
+
+
+@pytest.mark.parametrize("mode", [(), ("quick",), ("evidence",)])
+def test_run_sh_lists_its_runs(tmp_path, mode):
+    """One command a line and seed, each of which run_model.py understands; nothing is made."""
+    data = tmp_path / "my data"
+    done = run_sh(*mode, "--list", DATA_DIR=data, RESULTS=tmp_path / "results", SEEDS="0 7")
+    assert done.returncode == 0, done.stderr
+    runs = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert all(words[:2] == [sys.executable, "run_model.py"] for words in runs)
+    args = [run_model.parse_args(words[2:]) for words in runs]
+    assert len({run_model.run_name(arg) for arg in args}) == len(args) > 20
+    assert {arg.seed for arg in args} == {0, 7}
+    assert {arg.dataset for arg in args} == {"RBC", "Ocean"}
+    assert all(arg.data_dir.is_relative_to(data) for arg in args)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

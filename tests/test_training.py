@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrize
 
 import utils
 from evaluation import rmse
+from evaluation.speed import high_water
 from models import SYMMETRIES, build_model
 from utils import InputError, MeanSquare, Training, Windows, load_checkpoint, load_meta, roll_out, score, train
 
@@ -84,6 +88,51 @@ def test_frames_are_mapped_not_read(with_land):
     changed[:] = -frames
     changed.flush()
     assert torch.equal(windows.read(torch.tensor([0]), 1, 0)[0], torch.from_numpy(-frames[1:2, 3:4]))
+
+
+class PlusBias(nn.Module):
+    """The last frame plus a number per component."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(2, 1, 1))
+
+    def forward(self, frames):
+        return frames[:, -1] + self.bias
+
+
+def memory_of_an_epoch(folder, frames):
+    """MiB by which training on 400 windows, spread over ``frames`` frames of zeros, raises this process's peak."""
+    (folder / "train.npy").unlink(missing_ok=True)
+    array = np.lib.format.open_memmap(folder / "train.npy", "w+", np.float32, (2, frames // 2, 2, 128, 128))
+    meta = {"history": 24, "horizon": 6}
+    split = {"frames": "train.npy", "mask": None, "shape": list(array.shape), "segments": [[0, frames // 2]]}
+    meta["splits"] = {"train": {**split, "first": 0, "count": 2 * (frames // 2 - 29)}}
+    del array  # nothing was written: a file of holes
+    windows = Windows(folder, meta, "train")
+    chosen = torch.linspace(0, len(windows) - 1, 400).long()
+    order = torch.randperm(len(windows))  # as an epoch draws it
+    assert len(order) == len(windows) > 400
+    windows.tile, windows.start = windows.tile[chosen], windows.start[chosen]
+    model, settings = PlusBias(), Training(24, 6, 4, 1, 0.1, 1.0, num_workers=2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    del order
+    Path("/proc/self/clear_refs").write_text("5")
+    before = high_water()
+    utils.train_epoch(model, optimizer, windows, settings, torch.Generator().manual_seed(0), 1)
+    return (high_water() - before) / 2**10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux counts this")
+def test_data_past_memory(tmp_path):
+    """A file of 200 GB (holes, nothing on disk) trains in the memory of one a thousand times smaller."""
+    peaks = []
+    for frames in (1_600, 1_600_000):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peaks.append(pool.apply(memory_of_an_epoch, (tmp_path, frames)))
+    assert (tmp_path / "train.npy").stat().st_size > 2e11
+    assert peaks[1] < peaks[0] + 30
 
 
 @pytest.mark.parametrize(
@@ -165,6 +214,42 @@ def test_gradients_flow_through_all_steps():
         roll_out(model, frames, 3)[:, -1].square().sum().backward()
     assert frames.grad[:, 0].abs().max() > 0
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_steps_computed_twice(symmetry, architecture):
+    """Same forecasts, gradients and running statistics as when all features are kept; kernels are derived once."""
+    frames = torch.randn(2, 4 + 3, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    results, derived, calls = [], [], []
+    for recompute in (False, True):
+        model = small(symmetry, architecture).double().train()
+        model.register_forward_pre_hook(lambda *_: calls.append(1))
+        for module in model.modules():
+            if isinstance(module, parametrize.ParametrizationList):
+                module[0].register_forward_hook(lambda *_: derived.append(1))
+        derived.clear(), calls.clear()
+        with parametrize.cached():
+            forecast = roll_out(model, frames[:, :4], 3, recompute=recompute)
+            (forecast - frames[:, 4:]).square().mean().backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        results.append((len(derived), forecast.detach(), gradients, list(model.buffers())))
+        assert len(calls) == (6 if recompute else 3)
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
+
+
+def test_features_of_one_step_at_a_time():
+    """Forecasting 6 steps keeps about as much for the backward pass as one, not six times as much."""
+
+    def kept(steps, recompute):
+        """Most elements that the graph of a training step holds at once, before its backward pass."""
+        held = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: held.append(x.numel()) or x, lambda x: x):
+            roll_out(small("UM", "ResNet"), torch.zeros(1, 4, 2, 16, 16), steps, recompute=recompute)
+        return sum(held)
+
+    assert kept(6, recompute=False) > 5 * kept(1, recompute=False)
+    assert kept(6, recompute=True) < kept(1, recompute=False)
 
 
 # ---------------------------------------------------------------- measures over batches
@@ -402,9 +487,9 @@ def test_augmentation_transforms_input_and_target_alike(data_dir, meta, tmp_path
     """Seen by the net and by the loss: one factor per sample for all of its frames."""
     seen = []
 
-    def watch(model, frames, steps, mask):
+    def watch(model, frames, *rest):
         seen.append(frames)
-        return roll_out(model, frames, steps, mask)
+        return roll_out(model, frames, *rest)
 
     class Doubled(Recorder):
         def act(self, g, frames):

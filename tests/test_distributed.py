@@ -1,0 +1,160 @@
+"""Several processes on one machine give the numbers of one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+from models import SYMMETRIES, build_model
+from utils import Training, Windows, connect, load_checkpoint, load_meta, processes, rank, roll_out, score, train
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = dict(input_length=4, output_length=2, batch_size=8, num_epoch=1, learning_rate=0.003, decay_rate=0.95)
+# Batch norms in the plain net and the one for rotation; land; transforms; whole nets of either skeleton.
+NETS = {"UM": "Unet", "Mag": "ResNet", "None": "Unet", "Rot": "Unet", "Scale": "Unet"}
+TRAINED = 19  # windows: two batches of 8, and one of 3, of which the last of four processes has none
+
+
+def open_windows(data_dir, split, land):
+    """Windows of 3 tiles in float64, a fifth of their points on land."""
+    windows = Windows(data_dir / "rbc", load_meta(data_dir / "rbc"), split)
+    windows.frames = windows.frames.double()
+    if land:
+        windows.mask = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.8
+        windows.frames = windows.frames * windows.mask[:, None, None]
+    return windows
+
+
+def fit(data_dir, symmetry, folder):
+    """Train a small net in float64 and score it; ``(history, scores by test set)``."""
+    torch.manual_seed(0)
+    model = build_model(NETS[symmetry], symmetry, input_length=4, width=0.0625).double()
+    train_windows, valid_windows, test_windows = (
+        open_windows(data_dir, split, land=symmetry == "UM") for split in ("train", "valid", "test")
+    )
+    train_windows.keep_last(TRAINED / len(train_windows))
+    augment = (SYMMETRIES["Mag"],) if symmetry == "UM" else ()
+    if rank() == 0:
+        folder.mkdir()
+    settings = Training(**SETTINGS, augment=augment, checkpoint=symmetry == "Rot" and processes() > 1)
+    history = train(model, train_windows, valid_windows, settings, folder)
+    for row in history:
+        del row["seconds"]
+    model.eval()
+    setting = (partial(roll_out, model), test_windows, 4, 3, 5)
+    factors = torch.tensor([1.0, 1.25, 1.5]).repeat_interleave(len(test_windows))[2 : 2 + len(test_windows)]
+    factors[-1] = 1.5  # one window alone: fewer than the processes
+    scores = [score(*setting), score(*setting, symmetry=SYMMETRIES["Scale"], elements=factors.double())]
+    return history, scores
+
+
+def every_net(number, count, port, data_dir, folder):
+    """What each process of ``count`` runs."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    connect(torch.device("cpu"))
+    results = {symmetry: fit(data_dir, symmetry, folder / symmetry) for symmetry in NETS}
+    (folder / f"{number}.json").write_text(json.dumps(results))
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def alone(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, {symmetry: fit(data_dir, symmetry, folder / symmetry) for symmetry in NETS}
+
+
+def assert_close(one, other):
+    """Equal structures whose numbers differ by 1e-9 at most, relatively."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        one, other = list(one.values()), [other[name] for name in one]
+    if isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_close(*pair)
+    else:
+        assert one == pytest.approx(other, rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_numbers_of_one_process(alone, data_dir, tmp_path, count):
+    """Loss curves, scores and weights, whatever the shares: uneven, empty, groups smaller than the processes."""
+    multiprocessing.spawn(every_net, (count, free_port(), data_dir, tmp_path), nprocs=count)
+    folder, expected = alone
+    for number in range(count):
+        for symmetry, result in json.loads((tmp_path / f"{number}.json").read_text()).items():
+            assert_close(result, expected[symmetry])
+    for symmetry in NETS:
+        one, other = (load_checkpoint(f / symmetry / "last.pt", "cpu")["model"] for f in (folder, tmp_path))
+        for name, tensor in one.items():  # statistics of batch norm included
+            torch.testing.assert_close(other[name], tensor, rtol=1e-6, atol=1e-9)
+
+
+# ---------------------------------------------------------------- the command line
+
+QUICK = "--architecture Unet --symmetry None --input_length 4 --output_length 2 --batch_size 8 --width 0.125".split()
+
+
+def torchrun(*arguments, flags=(), epochs=2, launch=subprocess.run):
+    """Start ``run_model.py`` in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *flags]
+    command += [ROOT / "run_model.py", *QUICK, f"--num_epoch={epochs}", "--device=cpu", *arguments]
+    return launch(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read(results, name="metrics.json"):
+    """A JSON file of the only run in ``results``."""
+    (path,) = results.glob(f"*/{name}")
+    return json.loads(path.read_text())
+
+
+def test_a_run_of_two_processes(data_dir, tmp_path):
+    """One set of files, one report, the scores of one process up to rounding; a failure is told once."""
+    done = torchrun("--data_dir", data_dir, "--results", tmp_path / "two", epochs=1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Model: Unet") == 1
+    command = [sys.executable, ROOT / "run_model.py", *QUICK, "--num_epoch=1", "--device=cpu", "--data_dir", data_dir]
+    subprocess.run([*command, "--results", tmp_path / "one"], check=True, capture_output=True)
+    one, two = read(tmp_path / "one"), read(tmp_path / "two")
+    for name, scores in one["scores"].items():
+        assert two["scores"][name]["rmse"] == pytest.approx(scores["rmse"], rel=1e-4)
+        assert two["scores"][name]["ese"] == pytest.approx(scores["ese"], rel=1e-3)
+    assert read(tmp_path / "two", "config.json")["processes"] == 2
+
+    (folder,) = (tmp_path / "two").iterdir()
+    (folder / "metrics.json").unlink()
+    (folder / "last.pt").write_bytes(b"broken")
+    done = torchrun("--data_dir", data_dir, "--results", tmp_path / "two", epochs=1)
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        f"error: {folder / 'last.pt'} is no checkpoint of this program; remove it or use --no_resume"
+    ]
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_started_again(data_dir, tmp_path):
+    """torchrun starts both processes again, they go on from last.pt and end with the numbers of a run left alone."""
+    torchrun("--data_dir", data_dir, "--results", tmp_path / "whole", epochs=60).check_returncode()
+    setting = ("--data_dir", data_dir, "--results", tmp_path / "killed")
+    run = torchrun(*setting, flags=["--max_restarts=1"], epochs=60, launch=subprocess.Popen)
+    while not run.stdout.readline().startswith("epoch   3"):
+        pass
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, errors = run.communicate()
+    assert run.returncode == 0, errors
+    assert read(tmp_path / "killed")["scores"] == read(tmp_path / "whole")["scores"]
