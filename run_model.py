@@ -42,6 +42,7 @@ from utils import (
     rank,
     roll_out,
     score,
+    set_precision,
     train,
     wait_for_all,
     write_json,
@@ -350,9 +351,7 @@ def report(metrics):
 
 def make_model(args):
     """The net of ``args`` on its device, its weights drawn from the seed."""
-    # Equal seeds give equal numbers, and full float32 unless bfloat16 is asked for: equivariance is exact or it is not.
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.amp
+    set_precision(args.amp)
     torch.manual_seed(args.seed)
     options = {name: getattr(args, name) for name in SYMMETRIES[args.symmetry].options}
     model = build_model(args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width, **options)

@@ -769,6 +769,12 @@ def precision(device, amp):
     return torch.autocast(device.type, torch.bfloat16, enabled=amp)
 
 
+def set_precision(amp):
+    """Equal seeds give equal numbers, and full float32 unless bfloat16 is asked for: equivariance is exact or not."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = amp
+
+
 def save_checkpoint(path, **state):
     """Save tensors and plain values, whole or not at all."""
     with replacing(path) as temporary:

@@ -1,7 +1,8 @@
-"""What the nets cost: milliseconds and memory, beside the plain net and beside patches formed one by one.
+"""What the nets cost: milliseconds, memory and operations, beside the plain net and beside patches formed one by one.
 
     python -m evaluation.speed                      # every net at full width, 64 x 64, 24 frames, batch 2
     python -m evaluation.speed --batch 2 8 --symmetry UM --architecture ResNet
+    python -m evaluation.speed --device cuda --batch 32 --amp --channels_last --json h100.json
 
 All nets are timed in one process in turn, and medians are reported. Beside ours stands the same function otherwise:
 
@@ -10,7 +11,9 @@ naive     (UM, Mag) the layers as the paper writes them: unfold the input into p
 expanded  (Rot, Scale) the plain convolutions that the layers expand to, their kernels given: what no implementation of
           this net can undercut. What deriving the kernels costs is the column "kernels", once per optimiser step.
 
-Peak memory is that of a training step, in a fresh process on a CPU.
+Peak memory is that of a training step, in a fresh process on a CPU. Operations are counted by torch: those of
+convolutions and matrix products, a multiplication and an addition being two. "of peak" is what share of the speed of
+one large convolution a training step reaches. With --amp, "bf16 error" is the relative difference of a forecast.
 """
 
 import argparse
@@ -19,12 +22,19 @@ import platform
 import statistics
 import sys
 import time
+from collections import deque
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import leaky_relu, pad, unfold
+from torch.nn.functional import conv2d, leaky_relu, pad, unfold
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from evaluation.spectrum import energy_spectrum_error
 from models import ARCHITECTURES, SYMMETRIES, build_model, match
@@ -33,9 +43,20 @@ from models.magnitude import MagnitudeConv2d, MagnitudeUpsampling
 from models.rotation import SteerableConv2d
 from models.scale import NEGATIVE_SLOPE, ScaleConv2d
 from models.uniform_motion import UniformMotionConv2d, UniformMotionUpsampling
-from utils import InputError, choose_device, exit_code, roll_out
+from utils import (
+    InputError,
+    Windows,
+    choose_device,
+    derive_kernels,
+    exit_code,
+    precision,
+    roll_out,
+    set_precision,
+    write_json,
+)
 
-SIZE, FRAMES, STEPS = 64, 24, 3  # side of the fields, input frames, roll-out steps of a training step
+SIZE, FRAMES = 64, 24  # side of the fields, input frames
+STEPS, TEST_STEPS = 3, 10  # roll-out steps of a training step and of a test
 
 # ---------------------------------------------------------------- the naive layers
 
@@ -140,70 +161,167 @@ VARIANTS = {"": lambda model: model, "naive": naive, "expanded": expanded}
 OTHERWISE = {"UM": "naive", "Mag": "naive", "Rot": "expanded", "Scale": "expanded"}
 
 
-def build(architecture, symmetry, variant, width, device):
-    return VARIANTS[variant](build_model(architecture, symmetry, FRAMES, width=width)).to(device)
+@dataclass(frozen=True)
+class Setting:
+    """How the nets are run; the names are the flags."""
 
+    batch: int
+    width: float
+    device: torch.device
+    amp: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint: bool = False
+
+    def build(self, architecture, symmetry, variant):
+        torch.manual_seed(0)
+        model = VARIANTS[variant](build_model(architecture, symmetry, FRAMES, width=self.width)).to(self.device)
+        if self.channels_last:
+            for parameter in model.parameters():
+                if parameter.dim() == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if self.compile:
+            model.compile()
+        return model
+
+    def roll_out(self, model, frames, steps):
+        with precision(self.device, self.amp):
+            return roll_out(model, frames[:, :FRAMES], steps, recompute=self.checkpoint and torch.is_grad_enabled())
+
+    def random_frames(self):
+        return torch.randn(self.batch, FRAMES + STEPS, 2, SIZE, SIZE, device=self.device)
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def kernels(model, frames, setting):
+    """Derive all kernels from the weights, as once per optimiser step."""
+    with torch.no_grad(), parametrize.cached():
+        derive_kernels(model)
+
+
+def forward(model, frames, setting):
+    with torch.no_grad():
+        setting.roll_out(model, frames, 1)
+
+
+def backward(model, frames, setting):
+    model.zero_grad()
+    with parametrize.cached():
+        setting.roll_out(model, frames, 1).square().mean().backward()
+
+
+def training_step(model, frames, setting):
+    model.zero_grad()
+    with parametrize.cached():
+        (setting.roll_out(model, frames, STEPS) - frames[:, FRAMES:]).square().mean().backward()
+
+
+def inference(model, frames, setting):
+    with torch.inference_mode():
+        setting.roll_out(model, frames, TEST_STEPS)
+
+
+STEP = f"step of {STEPS}"
+MEASURED = {
+    "kernels": kernels,
+    "forward": forward,
+    "fwd+bwd": backward,
+    STEP: training_step,
+    f"roll-out {TEST_STEPS}": inference,
+}
 
 # ---------------------------------------------------------------- the measurements
 
 
-def kernels(model, frames):
-    """Derive all kernels from the weights, as once per optimiser step."""
-    with torch.no_grad():
-        for module in model.modules():
-            if parametrize.is_parametrized(module):
-                _ = module.weight
-
-
-def forward(model, frames):
-    with torch.no_grad():
-        model(frames[:, :FRAMES])
-
-
-def backward(model, frames):
-    model.zero_grad()
-    model(frames[:, :FRAMES]).square().mean().backward()
-
-
-def training_step(model, frames):
-    model.zero_grad()
-    (roll_out(model, frames[:, :FRAMES], STEPS) - frames[:, FRAMES:]).square().mean().backward()
-
-
-MEASURED = {"kernels": kernels, "forward": forward, "fwd+bwd": backward, f"step of {STEPS}": training_step}
-
-
-def random_frames(batch, device):
-    return torch.randn(batch, FRAMES + STEPS, 2, SIZE, SIZE, device=device)
-
-
-def seconds(function, model, frames):
+def seconds(device, function, *arguments):
     """Time of one call, the device's queue emptied before and after."""
-    if frames.is_cuda:
-        torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     start = time.perf_counter()
-    function(model, frames)
-    if frames.is_cuda:
-        torch.cuda.synchronize()
+    function(*arguments)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 
-def peak_memory(net, batch, width, device):
+def convolution_backward(gradient, image, kernel, *setting, out_val):
+    """Either gradient takes as many operations as the convolution (torch's own count forgets the groups)."""
+    *geometry, _, _, (of_image, of_kernel, _) = setting  # bias sizes, stride, padding, dilation, transposed
+    return (of_image + of_kernel) * COUNTS[aten.convolution](image, kernel, *geometry, out_val=gradient)
+
+
+aten = torch.ops.aten
+COUNTS = flop_registry | {aten.convolution_backward: convolution_backward}
+
+
+class Operations(TorchDispatchMode):
+    """Adds up operations. (torch's ``FlopCounterMode`` follows modules, too, and fails on parametrised ones.)"""
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket in COUNTS:
+            self.total += COUNTS[function.overloadpacket](*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def operations(function, *arguments):
+    """Floating-point operations of one call, in convolutions and matrix products."""
+    with Operations() as counter:
+        function(*arguments)
+    return counter.total
+
+
+def peak_rates(setting):
+    """Operations per second that this device reaches in one large matrix product and one large convolution."""
+    side, batch = {"cpu": (2048, 4), "cuda": (8192, 64)}[setting.device.type]
+    options = {"device": setting.device, "dtype": torch.bfloat16 if setting.amp else torch.float32}
+    layout = torch.channels_last if setting.channels_last else torch.contiguous_format
+    image = torch.randn(batch, 256, SIZE, SIZE, **options).to(memory_format=layout)
+    kernel = torch.randn(256, 256, 3, 3, **options).to(memory_format=layout)
+    rates = {}
+    for name, function, *factors in (
+        ("matrix product", torch.mm, *torch.randn(2, side, side, **options)),
+        ("convolution", partial(conv2d, padding=1), image, kernel),
+    ):
+        count = operations(function, *factors)  # warms up, too
+        rates[name] = count / min(seconds(setting.device, function, *factors) for _ in range(5))
+    return rates
+
+
+def loader_seconds(setting, batches=20):
+    """Time to the first batch of training windows from a mapped file, and per batch after it, one thread reading."""
+    count = setting.batch * batches
+    shape = [1, count + FRAMES + STEPS - 1, 2, SIZE, SIZE]
+    split = {"frames": "train.npy", "mask": None, "shape": shape, "segments": [[0, shape[1]]], "first": 0}
+    meta = {"history": FRAMES, "horizon": STEPS, "splits": {"train": {**split, "count": count}}}
+    with TemporaryDirectory() as folder:
+        np.save(Path(folder) / "train.npy", np.random.default_rng(0).standard_normal(shape, np.float32))
+        windows = Windows(folder, meta, "train", setting.device)
+        loader = windows.batches(torch.randperm(count), setting.batch, FRAMES, STEPS, workers=1)
+        first = seconds(setting.device, next, loader)
+        return first, seconds(setting.device, deque, loader, 0) / (batches - 1)
+
+
+def peak_memory(net, setting):
     """MiB that a training step takes beyond the weights and their gradients."""
-    model, frames = build(*net, width, device), random_frames(batch, device)
+    model, frames = setting.build(*net), setting.random_frames()
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    if device.type == "cuda":
+    if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        training_step(model, frames)
+        training_step(model, frames, setting)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
         CLEAR_REFS.write_text("5")  # the high-water mark of resident memory falls back to what is held now
     except OSError:
-        return float("nan")  # only Linux counts this
+        return None  # only Linux counts this
     before = high_water()
-    training_step(model, frames)
+    training_step(model, frames, setting)
     return (high_water() - before) / 2**10
 
 
@@ -216,44 +334,100 @@ def high_water():
     return int(status.split("VmHWM:")[1].split()[0])
 
 
-def measure(nets, batch, width, device, repeats):
-    """Time ``nets`` in turn; returns ``{net: {"forward": seconds, ..., "memory": MiB}}`` of medians."""
-    models = {net: build(*net, width, device) for net in nets}
-    frames = random_frames(batch, device)
-    results = {net: {} for net in nets}
+@torch.no_grad()
+def amp_error(model, frames, setting):
+    """Root mean square difference of a forecast in bfloat16 from that in float32, divided by that of the forecast."""
+    exact, rounded = (replace(setting, amp=amp).roll_out(model, frames, 1) for amp in (False, True))
+    return ((rounded - exact).square().mean() / exact.square().mean()).sqrt().item()
+
+
+def measure(nets, setting, repeats):
+    """Time ``nets`` in turn.
+
+    Returns:
+        One dict per net: its names and parameters, median ``seconds`` and counted ``operations`` by what is measured,
+        ``memory_mib`` of a training step (None where the system does not count) and, with ``amp``, ``amp_error``.
+    """
+    models, frames, rows = {net: setting.build(*net) for net in nets}, setting.random_frames(), []
+    times = {net: {name: [] for name in MEASURED} for net in nets}
     for name, function in MEASURED.items():
-        times = {net: [] for net in nets}
         for repeat in range(repeats + 1):
             for net, model in models.items():
-                elapsed = seconds(function, model, frames)
+                elapsed = seconds(setting.device, function, model, frames, setting)
                 if repeat:  # the first round warms up
-                    times[net].append(elapsed)
-        for net in nets:
-            results[net][name] = statistics.median(times[net])
-    models.clear()
+                    times[net][name].append(elapsed)
     for net in nets:
-        if device.type == "cuda":
-            results[net]["memory"] = peak_memory(net, batch, width, device)
+        model = models.pop(net) if not setting.compile else replace(setting, compile=False).build(*net)
+        rows.append(
+            {
+                **dict(zip(("architecture", "symmetry", "variant"), net, strict=True)),
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "seconds": {name: statistics.median(values) for name, values in times[net].items()},
+                "operations": {name: operations(MEASURED[name], model, frames, setting) for name in ("forward", STEP)},
+            }
+        )
+        if setting.amp:
+            rows[-1]["amp_error"] = amp_error(model, frames, setting)
+    models.clear()
+    for net, row in zip(nets, rows, strict=True):
+        if setting.device.type == "cuda":
+            row["memory_mib"] = peak_memory(net, setting)
         else:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                results[net]["memory"] = pool.apply(peak_memory, (net, batch, width, device))
-    return results
+                row["memory_mib"] = pool.apply(peak_memory, (net, setting))
+    return rows
 
 
 def ese_seconds(device, samples=1000):
     """Time of the ESE of ``samples`` forecasts of 10 x 2 x 64 x 64."""
-    prediction, target = torch.randn(2, samples, 10, 2, SIZE, SIZE, device=device)
-    return statistics.median(seconds(energy_spectrum_error, prediction, target) for _ in range(3))
+    prediction, target = torch.randn(2, samples, TEST_STEPS, 2, SIZE, SIZE, device=device)
+    return statistics.median(seconds(device, energy_spectrum_error, prediction, target) for _ in range(3))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def cell(value, scale, width, digits=1):
+    return f"{'-':>{width}}" if value is None else f"{scale * value:{width}.{digits}f}"
+
+
+def show(rows, batch, peak):
+    """Print two tables: what the nets take, and what they do with it. ``peak`` is in operations per second."""
+    plain, ours = rows[0], {row["symmetry"]: row for row in rows if not row["variant"]}
+    names = [f"{row['variant']} {row['architecture']} {row['symmetry']}".strip() for row in rows]
+    header = "".join(f"{name + ' ms':>15}" for name in MEASURED) + f"{'peak MiB':>10}{'x plain':>9}{'x ours':>9}"
+    print(f"\nbatch {batch:<20}{header}")
+    for name, row in zip(names, rows, strict=True):
+        cells = "".join(cell(value, 1000, 15) for value in row["seconds"].values()) + cell(row["memory_mib"], 1, 10, 0)
+        cells += cell(row["seconds"]["fwd+bwd"] / plain["seconds"]["fwd+bwd"], 1, 9, 2)
+        if row["variant"]:
+            cells += cell(row["seconds"][STEP] / ours[row["symmetry"]]["seconds"][STEP], 1, 9, 2)
+        print(f"{name:26}{cells}")
+    print(
+        f"\nbatch {batch:<20}{'parameters':>12}{'forward GFLOP':>15}{STEP + ' GFLOP':>17}{'GFLOP/s':>10}{'of peak':>9}"
+    )
+    for name, row in zip(names, rows, strict=True):
+        rate = row["operations"][STEP] / row["seconds"][STEP]
+        cells = f"{row['parameters']:12,}" + cell(row["operations"]["forward"], 1e-9, 15, 2)
+        cells += cell(row["operations"][STEP], 1e-9, 17, 2) + cell(rate, 1e-9, 10, 0) + f"{rate / peak:9.0%}"
+        error = f"   bf16 error {row['amp_error']:.1e}" if "amp_error" in row else ""
+        print(f"{name:26}{cells}{error}", flush=True)
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", nargs="+", default=list(ARCHITECTURES))
-    parser.add_argument("--symmetry", nargs="+", default=list(SYMMETRIES))
-    parser.add_argument("--batch", type=int, nargs="+", default=[2])
-    parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    add = parser.add_argument
+    add("--architecture", nargs="+", default=list(ARCHITECTURES))
+    add("--symmetry", nargs="+", default=list(SYMMETRIES))
+    add("--batch", type=int, nargs="+", default=[2])
+    add("--width", type=float, default=1.0)
+    add("--repeats", type=int, default=3)
+    add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    add("--amp", action="store_true", help="bfloat16 in the nets")
+    add("--channels_last", action="store_true", help="channels are the innermost axis of the weights and features")
+    add("--compile", action="store_true", help="torch.compile; what cannot be compiled runs as it is")
+    add("--checkpoint", action="store_true", help="compute roll-out steps again in the backward pass, to save memory")
+    add("--json", type=Path, metavar="FILE", help="also write all numbers, in units of one, to a JSON file")
     args = parser.parse_args(argv)
     args.device = choose_device(args.device)
     try:
@@ -263,25 +437,38 @@ def main(argv=None):
         raise InputError(error) from None
     if min(args.batch) < 1 or args.repeats < 1 or not args.width > 0:
         raise InputError("--batch, --repeats and --width must be positive")
+    if args.json is not None and not args.json.parent.is_dir():
+        raise InputError(f"--json {args.json}: there is no folder {args.json.parent}")
 
+    set_precision(args.amp)
+    if args.compile:
+        torch._dynamo.config.suppress_errors = True
+    flags = {name: getattr(args, name) for name in ("width", "device", "amp", "channels_last", "compile", "checkpoint")}
     where = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine()
-    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, width {args.width:g}")
-    print(f"ESE of 1000 forecasts of 10 x 2 x {SIZE} x {SIZE}: {ese_seconds(args.device):.2f} s")
-    header = "".join(f"{name + ' ms':>14}" for name in MEASURED) + f"{'peak MiB':>10}{'x plain':>9}{'x ours':>9}"
+    chosen = [name for name in ("channels_last", "compile", "checkpoint") if flags[name]]
+    print(
+        f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        + ", ".join(["bfloat16" if args.amp else "float32", f"width {args.width:g}", *chosen])
+    )
+    peaks = peak_rates(Setting(args.batch[0], **flags))
+    print("peak: " + ", ".join(f"{rate / 1e9:.0f} GFLOP/s in a {name}" for name, rate in peaks.items()))
+    ese = ese_seconds(args.device)
+    print(f"ESE of 1000 forecasts of {TEST_STEPS} x 2 x {SIZE} x {SIZE}: {ese:.2f} s", flush=True)
+    tables = []
     for batch in args.batch:
+        setting = Setting(batch, **flags)
+        first, each = loader_seconds(setting)
+        print(f"\nbatch {batch} from a file: the first after {1000 * first:.1f} ms, then {1000 * each:.2f} ms each")
         for architecture in architectures:
             ours = [(architecture, symmetry, "") for symmetry in dict.fromkeys(["None", *symmetries])]
             others = [(architecture, name, OTHERWISE[name]) for name in symmetries if name != "None"]
-            results = measure([*ours, *others], batch, args.width, args.device, args.repeats)
-            print(f"\nbatch {batch:<3} {'':16}{header}")
-            for net, row in results.items():
-                _, symmetry, variant = net
-                cells = "".join(f"{1000 * row[name]:14.1f}" for name in MEASURED) + f"{row['memory']:10.0f}"
-                cells += f"{row['fwd+bwd'] / results[architecture, 'None', '']['fwd+bwd']:9.2f}"
-                if variant:
-                    step = f"step of {STEPS}"
-                    cells += f"{row[step] / results[architecture, symmetry, ''][step]:9.2f}"
-                print(f"{f'{variant} {architecture} {symmetry}'.strip():26}{cells}", flush=True)
+            rows = measure([*ours, *others], setting, args.repeats)
+            show(rows, batch, peaks["convolution"])
+            tables.append({"batch": batch, "first_batch_seconds": first, "batch_seconds": each, "nets": rows})
+    if args.json is not None:
+        about = {"machine": where, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        about |= {**flags, "device": str(args.device)}
+        write_json(args.json, {**about, "peak_operations_per_second": peaks, "ese_seconds": ese, "tables": tables})
 
 
 if __name__ == "__main__":

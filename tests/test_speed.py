@@ -1,11 +1,14 @@
 """The benchmark compares like with like: the naive nets are the same functions as ours. No timing here."""
 
+import json
+
 import pytest
 import torch
+from torch import nn
 from torch.nn.utils import parametrize
 
 from evaluation import speed
-from models import build_model
+from models import SYMMETRIES, build_model
 from models.scale import ScaleConv2d
 from utils import exit_code
 
@@ -43,11 +46,60 @@ def test_expanded_nets_are_the_same_functions(architecture, symmetry):
         torch.testing.assert_close(ours, plain)
 
 
-def test_the_command(capsys):
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_operations_of_a_convolution(transposed, groups):
+    """Two per tap, channel pair within a group, sample and point; as many for each gradient; none for the bias."""
+    net = (nn.ConvTranspose2d if transposed else nn.Conv2d)(4, 6, (3, 5), groups=groups)
+    image = torch.randn(2, 4, 9, 11, requires_grad=True)
+    output = net(image)
+    points = 9 * 11 if transposed else 7 * 7  # the kernel is laid over every input or every output
+    once = 2 * (3 * 5) * (4 * 6 // groups) * 2 * points
+    assert speed.operations(net, image) == once
+    assert speed.operations(lambda: net(image).sum().backward()) == 3 * once
+    assert speed.operations(lambda: net(image.detach()).sum().backward()) == 2 * once
+    assert output.shape[2:] == ((11, 15) if transposed else (7, 7))
+
+
+def test_operations_of_a_matrix_product():
+    assert speed.operations(torch.mm, torch.randn(3, 5), torch.randn(5, 7)) == 2 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_operations_of_a_step(symmetry):
+    """Three forward passes and twice as much backward, less the first layer's input; once more with checkpoints."""
+    counts = []
+    for checkpoint in (False, True):
+        setting = speed.Setting(1, 0.0625, torch.device("cpu"), checkpoint=checkpoint)
+        model = setting.build("ResNet", symmetry, "")
+        frames = setting.random_frames()
+        counts.append([speed.operations(f, model, frames, setting) for f in (speed.forward, speed.training_step)])
+    (forward, step), (same, more) = counts
+    assert same == forward
+    assert 0.8 < step / (3 * 3 * forward) <= 1
+    assert 0.8 < (more - step) / (3 * forward) <= 1
+
+
+def test_the_command(capsys, tmp_path):
     arguments = "--architecture unet --symmetry um --batch 1 --width 0.0625 --repeats 1 --device cpu".split()
+    arguments += ["--amp", "--channels_last", "--checkpoint", "--json", str(tmp_path / "numbers.json")]
     assert exit_code(lambda: speed.main(arguments)) == 0
     out = capsys.readouterr().out
-    assert [line.split()[:3] for line in out.splitlines() if line.startswith("naive")] == [["naive", "Unet", "UM"]]
+    naive = [line.split()[:3] for line in out.splitlines() if line.startswith("naive")]
+    assert naive == 2 * [["naive", "Unet", "UM"]]  # in either table
+
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["amp"]
+    assert min(numbers["peak_operations_per_second"].values()) > 0
+    (table,) = numbers["tables"]
+    assert table["first_batch_seconds"] > 0
+    assert table["batch_seconds"] > 0
+    assert [(net["symmetry"], net["variant"]) for net in table["nets"]] == [("None", ""), ("UM", ""), ("UM", "naive")]
+    for net in table["nets"]:
+        assert set(net["seconds"]) == set(speed.MEASURED)
+        assert min(net["seconds"].values()) > 0
+        assert 0 < net["operations"]["forward"] < net["operations"]["step of 3"]
+        assert 1e-5 < net["amp_error"] < 0.05
 
 
 @pytest.mark.parametrize(
@@ -56,6 +108,7 @@ def test_the_command(capsys):
         ("--symmetry Color", "unknown symmetry"),
         ("--batch 0", "must be positive"),
         ("--device mars", "--device must be"),
+        ("--json nowhere/numbers.json", "there is no folder nowhere"),
     ],
 )
 def test_bad_input(capsys, arguments, message):
