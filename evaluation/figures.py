@@ -2,10 +2,11 @@
 
     python -m evaluation.figures convection data/rbc_small.npy    # what data_prep.py rbc --simulate small left behind
     python -m evaluation.figures runs results/quick/*             # finished runs of run_model.py
+    python -m evaluation.figures summary results/quick            # what runs left in JSON, over all seeds
 
-Of runs, for every data set: the errors step by step, the learning curves and, where it was tested, the error against
-the upscaling factor. For every architecture, too: forecasts of an original and of transformed flows, spectra, and the
-error against the strength of a transformation.
+Of runs, for every data set: the errors step by step and the learning curves. For every architecture, too: forecasts of
+an original and of transformed flows, spectra, and the error against the strength of a transformation. The summary draws
+the error against the upscaling factor and against the number of training samples.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 
-from evaluation import convection
+from evaluation import convection, summary
 from evaluation.rmse import rmse
 from evaluation.spectrum import log_spectrum, velocity_spectrum
 from evaluation.style import (
@@ -484,30 +485,6 @@ def draw_learning(runs):
     return figure
 
 
-def draw_scale_factors(runs):
-    """The paper's Figure 3 left: RMSE and ESE against the upscaling factor; None where no run was tested on that."""
-    tested = [run for run in runs if "by_factor" in run.metrics["scores"].get("Scale", {})]
-    if not tested:
-        return None
-    figure = new_figure(2.4)
-    panels = figure.subplots(1, 2)
-    for axes, measure in zip(panels, ("rmse", "ese"), strict=True):
-        for run in tested:
-            draw_curve(axes, run, *by_factor(run.metrics["scores"], measure), marker=".")
-        axes.set(xlabel="upscaling factor", ylabel=measure.upper())
-    still = tested[0].metrics["persistence"]
-    panels[0].plot(*by_factor(still, "rmse"), ":", color="black", label="persistence")
-    panels[0].set_ylabel("RMSE / standard deviation")
-    legend_once(figure, panels)
-    return figure
-
-
-def by_factor(scores, measure):
-    """Factors in ascending order and a measure at each, from the scores of all test sets."""
-    rows = sorted((float(factor), row[measure]) for factor, row in scores["Scale"]["by_factor"].items())
-    return tuple(zip(*rows, strict=True))
-
-
 # ---------------------------------------------------------------- commands
 
 
@@ -541,7 +518,6 @@ def draw_dataset(runs, path):
     """All figures that compare architectures."""
     write(draw_errors(runs), path, "errors")
     write(draw_learning(runs), path, "learning")
-    write(draw_scale_factors(runs), path, "factors", "no run was tested by upscaling factor")
 
 
 def draw_architecture(runs, path):
@@ -563,6 +539,14 @@ def write(figure, path, kind, why_none=""):
         print(f"no {path.name}_{kind}: {why_none}", flush=True)
     else:
         announce(*save(figure, path.with_name(f"{path.name}_{kind}")))
+
+
+def draw_summary(args):
+    """The command ``summary``."""
+    paths = list(summary.draw(args.results, args.figures))
+    announce(*paths)
+    if not paths:
+        print("nothing to draw: no net was tested by upscaling factor, or trained on several numbers of windows")
 
 
 def announce(*paths):
@@ -593,6 +577,9 @@ def parse_args(argv):
     )
     command.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     command.set_defaults(draw=draw_runs)
+    command = commands.add_parser("summary", help="errors by upscaling factor and by number of training samples")
+    command.add_argument("results", nargs="+", type=Path, help="folders that hold runs, or collected evidence")
+    command.set_defaults(draw=draw_summary)
     for command in commands.choices.values():
         command.add_argument(
             "--figures", type=Path, default=Path("figures"), help="where to put them (default %(default)s)"

@@ -13,15 +13,13 @@ What is exact: rotations by multiples of 90 degrees (and reflections about the g
 permutations of the grid, and the full nets commute with them, border included, on every size that the net accepts. For
 this the U-Net halves the grid by a convolution and a 2 x 2 mean and doubles it by repeating pixels: a convolution of
 stride 2 on an even grid is not symmetric. What is approximate: the other angles of the group, because the grid does not
-turn with them; :func:`harmonics` makes that error small for smooth flows. Angles that are not in the group are merely
-interpolated by it.
+turn with them. Angles that are not in the group are merely interpolated by it.
 """
 
 import math
 from functools import lru_cache
 
 import numpy as np
-import scipy
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d
@@ -29,48 +27,30 @@ from torch.nn.utils import parametrize
 
 from models.backbone import ResidualBlock, Symmetry, odd_kernel
 
-CORRELATION_LENGTH = 1.5  # of the flow for which the basis is steered best, in cells
-
 
 def harmonics(kernel_size):
-    """The circular harmonics that a grid of ``kernel_size`` x ``kernel_size`` points can carry.
+    """Circular harmonics on rings around the centre of a grid, K(x) = exp(-(r - ring)^2 / 2 width^2) exp(i m angle).
 
-    A kernel of order m should turn by a phase, K(R_a^-1 x) = exp(-i m a) K(x), which no grid can keep for all flows.
-    Take a random flow with the covariance B(x, y) = exp(-|x - y|^2 / 2 L^2). By the Jacobi-Anger expansion B is the sum
-    over m of A_m(x, y) = exp(i m (a_x - a_y)) exp(-(r_x^2 + r_y^2) / 2 L^2) I_m(r_x r_y / L^2), with a the angle and r
-    the radius of a point and I_m a modified Bessel function. The response of a kernel K to the flow has the power
-    K* B K, and K* A_m K of it turns as it should: the best kernels are the first generalised eigenvectors of
-    A_m K = lambda B K.
-
-    Orders and numbers of kernels per order are those of escnn's ``R2Conv`` (Weiler and Cesa, 2019), so that both span
-    spaces of equal dimension: rings of radius 0, 1, ... with order 0 in the centre, at most 2 on the outermost ring,
-    and at most 2 r, or 2 r - 1 for even r, on those between.
+    Turning the flow by a turns the response by exp(-i m a); on a grid this holds for smooth flows and, exactly, for
+    quarter turns. Rings, their widths and their largest orders are those of escnn's ``R2Conv`` (Weiler and Cesa, 2019),
+    so both span the same space: order 0 in the centre, at most 2 on the outermost ring, and on those between at most
+    2 r, or 2 r - 1 for even r, so that neighbouring points can tell the orders apart.
 
     Returns:
         ``(orders, kernels)``: ``(n,)`` integers and ``(n, k, k)`` complex arrays of unit norm, K(x, -y) = conj K(x, y);
         the rows of a kernel are y.
     """
-    radius = kernel_size // 2
-    y, x = (axis.ravel() for axis in np.mgrid[-radius : radius + 1, -radius : radius + 1])
-    position = x + 1j * y
-    covariance = np.exp(-(np.abs(position[:, None] - position) ** 2) / 2 / CORRELATION_LENGTH**2)
-    product = np.outer(np.abs(position), np.abs(position)) / CORRELATION_LENGTH**2
-    envelope = np.exp(-np.add.outer(np.abs(position) ** 2, np.abs(position) ** 2) / 2 / CORRELATION_LENGTH**2)
-
-    largest = [0, *(2 * r - (r + 1) % 2 for r in range(1, radius)), min(2, 2 * radius)][: radius + 1]
-    orders, kernels = [], []
-    for order in range(max(largest) + 1):
-        phase = np.exp(1j * order * np.angle(position))
-        steered = np.outer(phase, phase.conj()) * envelope * scipy.special.iv(order, product)
-        _, vectors = scipy.linalg.eigh(steered, covariance)
-        best = vectors[:, ::-1][:, : sum(order <= m for m in largest)]
-        for kernel in np.linalg.qr(best)[0].T.reshape(-1, kernel_size, kernel_size):
-            axis = kernel[radius, radius:]  # real for a kernel that a reflection conjugates
-            kernel = kernel * np.exp(-1j * np.angle(axis[np.abs(axis).argmax()]))
-            # The covariance is nearly singular: what is exact in theory is made exact to the last digit.
-            kernel = sum(1j ** (order * q) * np.rot90(kernel, q, axes=(1, 0)) for q in range(4)) / 4
+    outermost = kernel_size // 2
+    y, x = np.mgrid[-outermost : outermost + 1, -outermost : outermost + 1]
+    radius, turn = np.hypot(x, y), (x + 1j * y) / np.maximum(np.hypot(x, y), 1)
+    orders, kernels = [0], [(radius == 0).astype(complex)]
+    for ring in range(1, outermost + 1):
+        width = 0.4 if ring == outermost else 0.6
+        largest = 2 if ring == outermost else 2 * ring - (ring + 1) % 2
+        for order in range(largest + 1):
+            kernel = np.exp(-((radius - ring) ** 2) / 2 / width**2) * turn**order
             orders.append(order)
-            kernels.append((kernel + kernel[::-1].conj()) / 2)
+            kernels.append(kernel / np.linalg.norm(kernel))
     return np.array(orders), np.array(kernels)
 
 

@@ -11,11 +11,13 @@ from matplotlib import rc_context
 from PIL import Image
 
 import run_model
-from evaluation import convection, figures, rmse
+from evaluation import convection, figures, rmse, summary
 from evaluation.convection import autocorrelation, rocking_period, roll_shares, spectrum_along_x, vorticity
 from evaluation.figures import SWEEPS, TEST_STEPS, main
+from evaluation.runs import Group
 from evaluation.spectrum import power_law, velocity_spectrum
 from evaluation.style import STYLE, new_figure, save
+from models import SYMMETRIES
 from simulation.rayleigh_benard import PRESETS, simulate
 from utils import InputError, exit_code, persistence
 
@@ -234,7 +236,7 @@ def runs(results, data_dir):
     return loaded
 
 
-def test_runs(tmp_path, results, data_dir, capsys):
+def test_runs(tmp_path, results, data_dir):
     command = ["runs", *map(str, results.iterdir()), "--data_dir", str(tmp_path), str(data_dir)]
     main([*command, "--figures", str(tmp_path / "figures"), "--device", "cpu"])
     drawings = ["RBC_errors", "RBC_learning"]
@@ -242,7 +244,6 @@ def test_runs(tmp_path, results, data_dir, capsys):
     files = [f"{name}.{ending}" for name in drawings for ending in ("pdf", "png")]
     files += ["RBC_Unet_UM.gif", "RBC_Unet_original.gif"]
     assert pictures(tmp_path / "figures") == sorted(files)
-    assert "no RBC_factors: no run was tested by upscaling factor\n" in capsys.readouterr().out
 
 
 def test_a_plain_net_alone_has_no_transformed_flow(runs):
@@ -310,19 +311,64 @@ def test_axes_of_runs_are_labelled(runs):
         assert {"x / cells", "step 10\ny / cells", "speed / standard deviation"} < maps
 
 
-def test_scale_factors(runs):
-    assert figures.draw_scale_factors(runs) is None
-    scores = {"2": {"rmse": 0.3, "ese": 0.6}, "1.25": {"rmse": 0.2, "ese": 0.5}, "10": {"rmse": 0.9, "ese": 1.0}}
-    plain, equivariant = runs
-    tested = figures.Run(
-        **{**vars(plain), "metrics": {key: {"Scale": {"by_factor": scores}} for key in ("scores", "persistence")}}
+def group(symmetry, seeds=(0, 1), width=0.25, **values):
+    """Runs of one U-Net, as evaluation.runs has them; ``values`` are functions of the seed."""
+    settings = {"dataset": "RBC", "architecture": "Unet", "symmetry": symmetry, "width": width, "amp": False}
+    settings |= {"num_epoch": 2, "train_fraction": 1.0, "augment": [], "data": {}, **SYMMETRIES[symmetry].options}
+    return Group(
+        [{**settings, "seed": seed, **{name: value(seed) for name, value in values.items()}} for seed in seeds]
     )
-    figure = figures.draw_scale_factors([tested, equivariant])
-    left, right = figure.axes
-    curve, still = left.lines
-    assert curve.get_xydata().tolist() == still.get_xydata().tolist() == [[1.25, 0.2], [2, 0.3], [10, 0.9]]
-    assert right.lines[0].get_ydata().tolist() == [0.5, 0.6, 1.0]
-    assert [axes.get_xlabel() for axes in figure.axes] == ["upscaling factor"] * 2
+
+
+def test_error_by_upscaling_factor():
+    """Means over the seeds, in the order of the factors, of the scale net and of the plain net of its width."""
+
+    def scores(level):
+        rows = {"2": 0.3, "1.25": 0.2, "10": 0.9}
+        return lambda seed: {
+            "Scale": {"by_factor": {f: {"rmse": level * (e + seed), "ese": e + seed} for f, e in rows.items()}}
+        }
+
+    values = {"scores": scores(1), "persistence": scores(2)}
+    assert summary.draw_factors([group("UM", scores=lambda seed: {"test": {}})]) is None
+    nets = [group("None", **values), group("None", width=0.5, **values), group("Scale", **values)]
+    left, right = summary.draw_factors(nets).axes
+    plain, scale, still = left.lines
+    assert [line.get_label() for line in left.lines] == ["plain Unet", "Scale Unet", "persistence"]
+    np.testing.assert_allclose(scale.get_xydata(), [[1.25, 0.7], [2, 0.8], [10, 1.4]])
+    np.testing.assert_allclose(still.get_ydata(), [0.4, 0.6, 1.8])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), plain.get_ydata())
+    assert len(summary.draw_factors(nets[:2]).axes[0].lines) == 3  # no scale net: all, and persistence
+
+
+def test_error_by_number_of_samples():
+    def net(symmetry, count):
+        score = {"test": {"rmse": 1 / count}}
+        return group(
+            symmetry, train_fraction=lambda _: count / 100, train_windows=lambda _: count, scores=lambda _: score
+        )
+
+    assert summary.draw_samples([net("UM", 100), net("None", 100)]) is None
+    figure = summary.draw_samples([net("UM", 100), net("UM", 10), net("None", 100), net("UM", 30)])
+    (line,) = figure.axes[0].lines
+    np.testing.assert_allclose(line.get_xydata(), [[10, 0.1], [30, 1 / 30], [100, 0.01]])
+    assert figure.axes[0].get_xlabel() == "training windows"
+
+
+def test_summary(tmp_path, results, capsys):
+    main(["summary", str(results), "--figures", str(tmp_path / "figures")])
+    assert "nothing to draw" in capsys.readouterr().out  # neither factors nor fractions
+    for folder in results.iterdir():
+        shutil.copytree(folder, tmp_path / "results" / folder.name)
+        path = tmp_path / "results" / folder.name / "metrics.json"
+        metrics = json.loads(path.read_text())
+        for what in ("scores", "persistence"):
+            test = metrics[what]["test"]
+            metrics[what]["Scale"] = {**test, "by_factor": {"1": test, "2": test}}
+        path.write_text(json.dumps(metrics))
+    main(["summary", str(tmp_path / "results"), "--figures", str(tmp_path / "figures")])
+    assert pictures(tmp_path / "figures") == ["RBC_factors.pdf", "RBC_factors.png"]
+    assert "no finished run in" in failure(capsys, "summary", tmp_path)
 
 
 def test_one_run_per_symmetry(runs):
