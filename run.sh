@@ -42,11 +42,13 @@ run() {
 # small DATASET UNET_EPOCHS RESNET_EPOCHS SCALE_UNET_EPOCHS SCALE_RESNET_EPOCHS: the ten small nets
 settings="--input_length=10 --output_length=2 --batch_size=8 --learning_rate=0.003 --decay_rate=0.75"
 small() {
-    for symmetry in None UM Mag Rot; do
+    for symmetry in None UM Mag; do
         run --dataset="$1" --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch="$2" $settings
         run --dataset="$1" --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch="$3" $settings
     done
-    # Dear for their width: five levels, or three, of every feature.
+    # Dear for their width: eight channels in every field of rotation; five levels, or three, of every feature of scale.
+    run --dataset="$1" --architecture=Unet --symmetry=Rot --width=0.25 --num_epoch="$2" $settings
+    run --dataset="$1" --architecture=ResNet --symmetry=Rot --width=0.03125 --num_epoch="$3" $settings
     run --dataset="$1" --architecture=Unet --symmetry=Scale --width=0.125 --num_epoch="$4" $settings
     run --dataset="$1" --architecture=ResNet --symmetry=Scale --width=0.03125 --num_scales=3 --num_epoch="$5" $settings
 }

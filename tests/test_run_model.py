@@ -319,7 +319,7 @@ def test_command_lines_of_the_release(line):
 
 def test_command_lines_of_run_sh():
     lines = [line.strip() for line in (ROOT / "run.sh").read_text().splitlines() if line.strip().startswith("run --")]
-    assert len(lines) == 29
+    assert len(lines) == 31
     for line in lines:
         flags = [word for word in line.split()[1:] if "$" not in word]
         run_model.parse_args(flags)  # would exit on a flag that does not exist
