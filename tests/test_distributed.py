@@ -164,6 +164,7 @@ def read(results, name="metrics.json"):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes(data_dir, tmp_path):
     """One set of files, one report, the scores of one process up to rounding; a failure is told once."""
     done = torchrun("--data_dir", data_dir, "--results", tmp_path / "two", epochs=1)

@@ -243,7 +243,7 @@ def test_no_run_to_score(finished, data_dir, tmp_path, capsys):
     assert "--output goes with --evaluate" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("symmetry", SYMMETRIES)
+@pytest.mark.parametrize("symmetry", ["UM", pytest.param("None", marks=pytest.mark.slow), "Rot"])
 def test_low_precision(data_dir, tmp_path, symmetry):
     rmse = []
     for precision in ([], ["--amp"]):
