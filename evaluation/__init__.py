@@ -1,4 +1,8 @@
-"""Measures of forecasts. Pure functions of tensors ``(n, steps, 2, H, W)``, on the device of their input."""
+"""Measures of forecasts: pure functions of tensors ``(n, steps, 2, H, W)``, on the device of their input.
+
+The other modules are programs over finished runs (report, figures) and over the nets (speed, rotation); nothing that
+trains imports them.
+"""
 
 from evaluation.equivariance import equivariance_error
 from evaluation.rmse import rmse, squared_error

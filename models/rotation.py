@@ -221,9 +221,11 @@ class Rotation(Symmetry):
             ValueError: a batch of grids that are not square holds quarter and half turns.
         """
         check_shapes(g, frames)
-        cos, sin = (torch.tensor([round(f(math.radians(a)), 15) for a in g.tolist()]) for f in (math.cos, math.sin))
-        cos, sin = (c.to(frames)[:, None, None, None] for c in (cos, sin))
-        u, v = torch.stack([turn(w, angle) for w, angle in zip(frames, g.tolist(), strict=True)]).unbind(2)
+        angles = g.tolist()
+        # rounded, so that quarter turns are exact
+        parts = [[round(part(math.radians(angle)), 15) for angle in angles] for part in (math.cos, math.sin)]
+        cos, sin = torch.tensor(parts, dtype=frames.dtype, device=frames.device)[..., None, None, None]
+        u, v = torch.stack([turn(w, angle) for w, angle in zip(frames, angles, strict=True)]).unbind(2)
         return torch.stack([cos * u - sin * v, sin * u + cos * v], 2)
 
     def act_on_mask(self, g, mask, frames):
