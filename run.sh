@@ -25,7 +25,7 @@ results=${RESULTS:-results}
 python=${PYTHON:-python3}
 failed=0
 
-# run FLAGS: one run per seed
+# run FLAGS: one run per seed, now or, with JOBS or --list, as a line for later
 run() {
     for seed in ${SEEDS:-0}; do
         if [ "$list" ]; then

@@ -81,7 +81,7 @@ def parse_args(argv=None):
         "test stay as near as they were, whatever the seed and the model (default 1, all)",
     )
     add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
-    add("--augment", default="", help="train on random transforms: UM, Mag, Rot, several as UM,Mag, or all (default none)")
+    add("--augment", default="", help="train on random transforms: UM, Mag or Rot, several as UM,Mag, or all")
     add("--rotation_order", type=int, default=8, help="Rot: turns by 360 / N degrees, N a multiple of 4 (default 8)")
     add("--reflections", action="store_true", help="Rot: keep reflections too, at twice the cost")
     add("--num_scales", type=int, default=5, help="Scale: levels, each sqrt(2) times the one before (default 5)")
