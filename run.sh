@@ -5,17 +5,18 @@
 #                                    any): about 20 minutes on two CPU cores, no download
 # SEEDS="0 1 2" sh run.sh evidence   the same nets trained longer, with augmentation and with fewer samples: what the
 #                                    README's tables and figures are made of; hours
-# sh run.sh [quick | evidence] --list  prints the runs of all data sets, one command a line, for a scheduler; runs nothing
+# sh run.sh ablation                 scale nets without one of their parts at a time; an hour
+# sh run.sh [MODE] --list            prints the runs of all data sets, one command a line, for a scheduler; runs nothing
 #
 # Finished runs are skipped, killed ones go on. DATA_DIR, RESULTS and PYTHON override data, results and python3.
 cd "$(dirname "$0")" || exit 2
 mode=full list=
 for argument in "$@"; do
     case $argument in
-        full | quick | evidence) mode=$argument ;;
+        full | quick | evidence | ablation) mode=$argument ;;
         --list) list=yes ;;
         *)
-            echo "error: usage: sh run.sh [quick | evidence] [--list], got: $*" >&2
+            echo "error: usage: sh run.sh [quick | evidence | ablation] [--list], got: $*" >&2
             exit 2
             ;;
     esac
@@ -53,6 +54,12 @@ small() {
     run --dataset="$1" --architecture=ResNet --symmetry=Scale --width=0.03125 --num_scales=3 --num_epoch="$5" $settings
 }
 
+# controls DATASET EPOCHS: plain nets of the widths of the scale nets
+controls() {
+    run --dataset="$1" --architecture=Unet --symmetry=None --width=0.125 --num_epoch="$2" $settings
+    run --dataset="$1" --architecture=ResNet --symmetry=None --width=0.03125 --num_epoch="$2" $settings
+}
+
 if [ "$mode" != full ]; then
     ocean=$data
     results=${RESULTS:-results}/$mode
@@ -65,11 +72,14 @@ if [ "$mode" != full ]; then
         sh run.sh quick --list | tr '\n' '\0' | OMP_NUM_THREADS=1 xargs -0 -n 1 -P 2 sh -c 'eval "$0"' || failed=2
     elif [ "$mode" = quick ]; then
         small RBC 4 5 2 1
+    elif [ "$mode" = ablation ]; then
+        for option in --scale_interaction=1 --projection=one --projection=max --lifting=space --lifting=release \
+            --readout=increment --readout=drift --readout=frame "--num_scales=1 --scale_interaction=1"; do
+            run --dataset=RBC --architecture=Unet --symmetry=Scale $option --width=0.125 --num_epoch=6 $settings
+        done
     else
         small RBC 6 6 6 6
-        # of the widths of the scale nets
-        run --dataset=RBC --architecture=Unet --symmetry=None --width=0.125 --num_epoch=6 $settings
-        run --dataset=RBC --architecture=ResNet --symmetry=None --width=0.03125 --num_epoch=6 $settings
+        controls RBC 6
         run --dataset=RBC --architecture=Unet --symmetry=None --augment=UM,Mag,Rot --width=0.25 --num_epoch=6 $settings
         for symmetry in UM Mag Rot; do
             run --dataset=RBC --architecture=Unet --symmetry=$symmetry --augment=$symmetry --width=0.25 --num_epoch=6 $settings
@@ -81,8 +91,9 @@ if [ "$mode" != full ]; then
         done
     fi
     data=$ocean
-    if [ -f "$data/ocean/meta.json" ] && { [ "$mode" = evidence ] || [ "$list" ]; }; then
+    if [ -f "$data/ocean/meta.json" ] && [ "$mode" != ablation ] && { [ "$mode" = evidence ] || [ "$list" ]; }; then
         small Ocean 12 12 12 12
+        [ "$mode" = evidence ] && controls Ocean 12
     fi
 else
     if [ "$list" ] || [ -f "$data/rbc/meta.json" ]; then

@@ -3,11 +3,12 @@
     python -m evaluation.report results/                 # tables for a terminal; several folders may be given
     python -m evaluation.report results/ --markdown      # or --csv, one line per number
     python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
+    python -m evaluation.report results/ --factors       # scale nets and plain nets at every upscaling factor
     python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
     python -m evaluation.report --readme README.md       # write the tables between the README's markers again
 
 Runs that differ in the seed only are one row, mean +- sample standard deviation over n seeds. A marker in the README,
-<!-- report: FOLDER [--verdicts] --> ... <!-- end -->, holds the command's own arguments.
+<!-- report: FOLDER... [--verdicts | --factors] --> ... <!-- end -->, holds the command's own arguments.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.claims import verdicts
-from evaluation.runs import SETTINGS, collect, group_runs, load_runs, missing_runs
+from evaluation.runs import SETTINGS, collect, group_runs, load_runs, missing_runs, sweep
 from models import SYMMETRIES
 from utils import InputError, exit_code, replacing
 
@@ -74,10 +75,15 @@ class Number:
 
 def number(group, *path, form=".3f"):
     """The group's number at ``path``, None where no run has it."""
-    values = group.values(*path)
+    return number_of(group.values(*path), form)
+
+
+def number_of(values, form=".3f"):
+    """The mean of ``values`` with their standard deviation, None if there are none."""
     if not values:
         return None
-    return Number(statistics.mean(values), group.std(*path) if len(values) > 1 else None, len(values), form=form)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Number(statistics.mean(values), std, len(values), form=form)
 
 
 @dataclass
@@ -124,6 +130,17 @@ def score_table(groups, measure):
         names,
         lambda group: [number(group, "scores", name, measure) for name in names],
     )
+    mark_best(groups, table, min)
+    if measure == "rmse":
+        still = [[value for group in groups for value in group.values("persistence", name, "rmse")] for name in names]
+        cells = [Number(statistics.mean(values)) if values else None for values in still]
+        table.blocks.append(len(table.rows))
+        table.rows.append(("persistence", ["", *cells]))
+    return table
+
+
+def mark_best(groups, table, best_of):
+    """Mark the ``best_of`` (min or max) every column among the nets of one architecture, where there are several."""
     for architecture in {group["architecture"] for group in groups}:
         rows = [
             cells for group, (_, cells) in zip(groups, table.rows, strict=True) if group["architecture"] == architecture
@@ -131,13 +148,42 @@ def score_table(groups, measure):
         for column in list(zip(*rows, strict=True))[1:]:
             present = [cell for cell in column if cell is not None]
             if len(present) > 1:
-                min(present, key=lambda cell: cell.mean).best = True
-    if measure == "rmse":
-        still = [[value for group in groups for value in group.values("persistence", name, "rmse")] for name in names]
-        cells = [Number(statistics.mean(values)) if values else None for values in still]
-        table.blocks.append(len(table.rows))
-        table.rows.append(("persistence", ["", *cells]))
-    return table
+                best_of(present, key=lambda cell: cell.mean).best = True
+
+
+def factor_tables(groups):
+    """Skill against persistence and ESE of scale nets, and of the plain nets of their sweeps, by upscaling factor."""
+    groups = [group for group in groups if not group["augment"]]
+    tested = [group for group in groups if group.values("scores", "Scale", "by_factor")]
+    sweeps = {(group["architecture"], sweep(group)) for group in tested if group["symmetry"] == "Scale"}
+    tested = [
+        group
+        for group in tested
+        if group["symmetry"] in ("None", "Scale") and (group["architecture"], sweep(group)) in sweeps
+    ]
+    if not tested:
+        return []
+    found = {factor for group in tested for scores in group.values("scores", "Scale", "by_factor") for factor in scores}
+    factors = sorted(found, key=float)
+
+    def skills(group):
+        cells = []
+        for factor in factors:
+            path = ("Scale", "by_factor", factor, "rmse")
+            pairs = zip(group.values("scores", *path), group.values("persistence", *path), strict=True)
+            cells.append(number_of([1 - error / still for error, still in pairs], form=".2f"))
+        return cells
+
+    def errors(group):
+        return [number(group, "scores", "Scale", "by_factor", factor, "ese", form=".2f") for factor in factors]
+
+    columns = [f"x{factor}" for factor in factors]
+    note = "1 - RMSE / RMSE(persistence) over 10 frames; 0 is no forecast"
+    skill = table_of(tested, "skill by upscaling factor", columns, skills, note)
+    spectrum = table_of(tested, "ESE by upscaling factor", columns, errors)
+    mark_best(tested, skill, max)
+    mark_best(tested, spectrum, min)
+    return [skill, spectrum]
 
 
 def authors_table(groups):
@@ -256,11 +302,15 @@ def as_csv(groups):
         paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative")]
         paths += [(name,) for name in ("parameters", "train_windows", "epochs", "peak_memory_mib")]
         what = ["+".join(group[name]) if name == "augment" else group.runs[0].get(name, "") for name in settings]
+        factors = sorted({f for scores in group.values("scores", "Scale", "by_factor") for f in scores}, key=float)
+        by_factor = [("Scale", "by_factor", factor) for factor in factors]
+        paths += [("scores", *which, measure) for which in by_factor for measure in (*MEASURES, "ese_per_sample")]
+        paths += [("persistence", *which, "rmse") for which in by_factor]
         for path in paths:
             cell = number(group, *path)
             if cell is not None:
-                measure = f"{path[0]} {path[2]}" if path[0] in ("persistence", "equivariance_error") else path[-1]
-                where = path[1] if len(path) > 1 else ""
+                measure = f"{path[0]} {path[-1]}" if path[0] in ("persistence", "equivariance_error") else path[-1]
+                where = " x".join(name for name in path[1:-1] if name != "by_factor")
                 writer.writerow(
                     [group.data, *what, measure, where, cell.mean, "" if cell.std is None else cell.std, cell.n]
                 )
@@ -277,18 +327,18 @@ def verdict_lines(groups, markdown):
     return "\n".join(lines)
 
 
-def report(folders, form="text", claims=False):
+def report(folders, form="text", subject="scores"):
     """The report on the runs in ``folders`` as one string.
 
     Args:
         form: "text", "markdown" or "csv".
-        claims: the verdicts on the claims instead of the tables.
+        subject: "scores" (with errors of equivariance and costs), "factors" or "verdicts".
 
     Raises:
-        InputError: no finished run there, or a broken one.
+        InputError: no finished run there, or a broken one; no scale net for "factors".
     """
     groups = group_runs(load_runs(*folders))
-    if claims:
+    if subject == "verdicts":
         return verdict_lines(groups, form == "markdown")
     if form == "csv":
         return as_csv(groups)
@@ -296,11 +346,14 @@ def report(folders, form="text", claims=False):
     experiments = {}
     for group in groups:
         experiments.setdefault(group.title, []).append(group)
-    parts = [render(table) for members in experiments.values() for table in tables_of(members)]
+    tables = {"scores": tables_of, "factors": factor_tables}[subject]
+    parts = [render(table) for members in experiments.values() for table in tables(members)]
+    if not parts:
+        raise InputError(f"no scale net tested by factor in {', '.join(map(str, folders))}")
     if form == "text":
         parts.append("+-: standard deviation over n seeds; *: best of its column among the nets of one architecture")
         commands = missing_runs(groups)
-        if commands:
+        if commands and subject == "scores":
             parts.append("\n".join([MISSING, *(f"  {command}" for command in commands)]))
     return "\n\n".join(parts)
 
@@ -318,7 +371,7 @@ def with_reports(text, root):
         if "<!-- report:" in old:
             raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
         args = parser_of_results().parse_args(shlex.split(arguments))
-        body = report([root / folder for folder in args.results], "markdown", args.verdicts)
+        body = report([root / folder for folder in args.results], "markdown", args.subject)
         return f"{opening}\n{body}\n\n{closing}"
 
     result, count = MARKED.subn(again, text)
@@ -334,9 +387,13 @@ def parser_of_results(**options):
     """The arguments that a marker in the README may have, too."""
     parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
     parser.add_argument("results", type=Path, nargs="*", help="folders that hold runs")
-    parser.add_argument(
-        "--verdicts", action="store_true", help="judge the paper's claims instead (evaluation/claims.py)"
-    )
+    subject = parser.add_mutually_exclusive_group()
+    for name, words in {
+        "verdicts": "judge the paper's claims instead (evaluation/claims.py)",
+        "factors": "compare scale nets with plain nets by upscaling factor instead",
+    }.items():
+        subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)
+    parser.set_defaults(subject="scores")
     return parser
 
 
@@ -360,7 +417,7 @@ def main(argv=None):
         collect(runs, args.collect)
         print(f"{len(runs)} runs in {args.collect}")
         return
-    print(report(args.results, args.form, args.verdicts))
+    print(report(args.results, args.form, args.subject))
 
 
 if __name__ == "__main__":

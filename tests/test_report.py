@@ -8,6 +8,7 @@ import shlex
 import shutil
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,15 @@ def test_rows_in_the_order_of_the_paper(tmp_path, capsys):
     assert list(rows) == [*(f"ResNet{name}" for name in nets), *(f"Unet{name}" for name in nets), "persistence"]
 
 
+def test_a_reader_that_has_seen_enough(tmp_path):
+    write_run(tmp_path, same(0.3), symmetry="UM")
+    command = [sys.executable, "-m", "evaluation.report", tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_beside_the_published_numbers(tmp_path, capsys):
     names = ("test", "domain", "UM")
     for seed, value in enumerate((0.5, 0.7)):
@@ -200,6 +210,46 @@ def test_csv_holds_every_number(tmp_path, capsys):
     assert found["equivariance_error relative", "UM"][0] == 0.25
     assert found["train_windows", ""] == (70.0, "0.0", "2")
     assert {row["augment"] for row in rows} == {"Mag"}
+
+
+def write_factors(folder, factors, persistence=1.0):
+    """Scores by upscaling factor ``{factor: (RMSE, ESE)}`` into a run's metrics."""
+    scores = {name: {"rmse": 0.3, "ese": 0.3} for name in ("test", "Scale")}
+    scores["Scale"]["by_factor"] = {factor: {"rmse": rmse, "ese": ese} for factor, (rmse, ese) in factors.items()}
+    still = {name: {"rmse": persistence} for name in ("test", "Scale")}
+    still["Scale"]["by_factor"] = {factor: {"rmse": persistence} for factor in factors}
+    change(folder / "metrics.json", scores=scores, persistence=still)
+
+
+def test_skill_by_factor(tmp_path, capsys):
+    """Every skill is of its own run's persistence; only plain nets of a scale net's sweep stand beside it."""
+    for seed, persistence in enumerate((0.5, 1.0)):
+        folder = write_run(tmp_path, {"test": (0.3, 1)}, symmetry="Scale", architecture="Unet", seed=seed)
+        write_factors(folder, {"10": (0.25, 1.25), "1.5": (0.4, 1.0)}, persistence)
+    folder = write_run(tmp_path, {"test": (0.3, 1)}, symmetry="None", architecture="Unet")
+    write_factors(folder, {"10": (0.3, 1.5), "1.5": (2.0, 1.0)})
+    for others in ({"width": 0.5}, {"augment": "UM"}, {"architecture": "ResNet"}):
+        folder = write_run(tmp_path, {"test": (0.3, 1)}, **{"symmetry": "None", "architecture": "Unet", **others})
+        write_factors(folder, {"1.5": (0.1, 0.1)})
+    text = run_report(capsys, tmp_path, "--factors")
+    columns, rows = table(text, "RBC: skill by upscaling factor")
+    assert columns == ["n", "x1.5", "x10"]
+    assert rows == {
+        "Unet Scale": ["2", "0.40+-0.28*", "0.62+-0.18"],  # means of .2 and .6, of .5 and .75
+        "Unet width 1.0": ["1", "-1.00", "0.70*"],
+    }
+    _, rows = table(text, "RBC: ESE by upscaling factor")
+    assert rows["Unet Scale"] == ["2", "1.00+-0.00", "1.25+-0.00*"]
+    rows = csv.DictReader(io.StringIO(run_report(capsys, tmp_path, "--csv")))
+    found = {(row["measure"], row["set"], row["n"]): float(row["mean"]) for row in rows if row["symmetry"] == "Scale"}
+    assert found["rmse", "Scale x10", "2"] == 0.25
+    assert found["persistence rmse", "Scale x10", "2"] == 0.75
+
+
+def test_no_scale_net(tmp_path, capsys):
+    write_run(tmp_path, same(0.3), symmetry="None")
+    assert exit_code(lambda: report.main([str(tmp_path), "--factors"])) == 2
+    assert "no scale net tested by factor" in capsys.readouterr().err
 
 
 def test_text_fits_a_terminal(tmp_path, capsys):
@@ -392,11 +442,7 @@ def test_claim_6(tmp_path, monkeypatch):
     monkeypatch.setitem(SYMMETRIES, "Scale", SYMMETRIES["UM"])  # only its name counts here
     for symmetry, ahead in (("Scale", 0.1), ("None", 0.0)):
         folder = write_run(tmp_path, {"test": (0.3, 1)}, symmetry=symmetry)
-        factors = {"10.0": (0.3 - ahead, 0.3), "1.5": (0.4 - ahead, 0.4 - ahead), "1.0": (0.5, 0.5)}
-        by_factor = {factor: {"rmse": rmse, "ese": ese} for factor, (rmse, ese) in factors.items()}
-        scores = {name: {"rmse": 0.3, "ese": 0.3} for name in ("test", "Scale")}
-        scores["Scale"]["by_factor"] = by_factor
-        change(folder / "metrics.json", scores=scores)
+        write_factors(folder, {"10.0": (0.3 - ahead, 0.3), "1.5": (0.4 - ahead, 0.4 - ahead), "1.0": (0.5, 0.5)})
     assert judged(tmp_path, 6) == ("partly reproduced", [True, False])
     (verdict,) = [v for v in claims.verdicts(group_runs(load_runs(tmp_path))) if v.number == 6]
     assert verdict.lines()[0].endswith("RMSE x1.5 0.300 / 0.400, x10.0 0.200 / 0.300")
