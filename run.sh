@@ -2,7 +2,7 @@
 # sh run.sh                          the release's sweep at full width, on what data_prep.py prepared in data/
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
 # sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
-#                                    any): about 20 minutes on two CPU cores, no download
+#                                    any): about 14 minutes on two CPU cores, no download
 # SEEDS="0 1 2" sh run.sh evidence   the same nets trained longer, with augmentation and with fewer samples: what the
 #                                    README's tables and figures are made of; hours
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour

@@ -318,12 +318,15 @@ def as_csv(groups):
 
 
 def verdict_lines(groups, markdown):
-    """The verdicts as text: a line per claim, and under it one per finding."""
+    """The verdicts as text: a line per claim, and under it one per finding; in Markdown these fold away."""
     lines = []
     for verdict in verdicts(groups):
         head = f"Claim {verdict.number}: {verdict.word}"
-        lines += [f"- **{head}.** {verdict.claim}"] if markdown else [head, f"  {verdict.claim}"]
-        lines += [f"  {'-' if markdown else ' '} {line}" for line in verdict.lines()]
+        if markdown:
+            lines += [f"- **{head}.** {verdict.claim}", "  <details><summary>findings</summary>", ""]
+            lines += [*(f"  - {line}" for line in verdict.lines()), "", "  </details>"]
+        else:
+            lines += [head, f"  {verdict.claim}", *(f"    {line}" for line in verdict.lines())]
     return "\n".join(lines)
 
 
