@@ -120,8 +120,8 @@ class PlainConvolutions(nn.Module):
         super().__init__()
         self.activation, self.levels, self.convs = layer.activation, [], nn.ModuleList()
         for kernel, geometry in zip(layer.weight, layer.resampled.geometry, strict=True):
-            channels = kernel.shape[1] // geometry.seen
-            self.levels.append(slice(geometry.first * channels, (geometry.first + geometry.seen) * channels))
+            channels = kernel.shape[1] // len(geometry.neighbours)
+            self.levels.append(slice(geometry.first * channels, (geometry.first + len(geometry.neighbours)) * channels))
             conv = nn.Conv2d(
                 *kernel.shape[1::-1],
                 geometry.taps,
@@ -422,6 +422,7 @@ def main(argv=None):
     add("--batch", type=int, nargs="+", default=[2])
     add("--width", type=float, default=1.0)
     add("--repeats", type=int, default=3)
+    add("--alone", action="store_true", help="without the naive and expanded nets beside ours")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets")
     add("--channels_last", action="store_true", help="channels are the innermost axis of the weights and features")
@@ -461,7 +462,7 @@ def main(argv=None):
         print(f"\nbatch {batch} from a file: the first after {1000 * first:.1f} ms, then {1000 * each:.2f} ms each")
         for architecture in architectures:
             ours = [(architecture, symmetry, "") for symmetry in dict.fromkeys(["None", *symmetries])]
-            others = [(architecture, name, OTHERWISE[name]) for name in symmetries if name != "None"]
+            others = [(architecture, name, OTHERWISE[name]) for name in symmetries if name != "None" and not args.alone]
             rows = measure([*ours, *others], setting, args.repeats)
             show(rows, batch, peaks["convolution"])
             tables.append({"batch": batch, "first_batch_seconds": first, "batch_seconds": each, "nets": rows})

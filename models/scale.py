@@ -83,10 +83,13 @@ def dilated_taps(kernel_size, sigma):
 
 
 class Geometry(NamedTuple):
-    """What the kernel of one level sees: ``seen`` levels from the ``first`` on, ``taps`` cells ``dilation`` apart."""
+    """What the kernel of one level sees: levels from the ``first`` on, ``taps`` cells ``dilation`` apart.
+
+    ``neighbours`` says how many of its neighbours each level is that it sees: several beyond an end of the scale axis.
+    """
 
     first: int
-    seen: int
+    neighbours: tuple[int, ...]
     taps: int
     dilation: int
 
@@ -98,8 +101,9 @@ class Geometry(NamedTuple):
 class Resampled(nn.Module):
     """Parametrisation: one base kernel ``(out, neighbours, in, k, k)`` to a list of kernels, one per level.
 
-    The kernel of a level is ``(out, levels it sees * in, taps, taps)``, linear in the weights by one small matrix. A
-    neighbour beyond the end of the scale axis is its last level once more, so its weights are added to that level's.
+    The kernel of a level is ``(out, levels it sees * in, taps, taps)``, linear in the weights: those of a neighbour
+    beyond the end of the scale axis, which is its last level once more, are added to that level's, and a small matrix
+    resamples the taps.
 
     Attributes:
         geometry: one :class:`Geometry` per level.
@@ -111,21 +115,19 @@ class Resampled(nn.Module):
         for level, sigma in enumerate(sigmas):
             axis, dilation = dilated_taps(kernel_size, sigma)
             seen = (torch.arange(neighbours) + level - neighbours // 2).clamp(0, len(sigmas) - 1)
-            first, last = seen[0].item(), seen[-1].item()
-            merge = nn.functional.one_hot(seen - first).double()  # (neighbours, levels seen)
-            # Where nothing is to be done, there is no matrix.
-            merge = None if merge.shape[1] == neighbours else merge
-            plane = None if sigma == int(sigma) else torch.kron(axis, axis)
-            self.register_buffer(f"merge{level}", merge, persistent=False)
+            first = seen[0].item()
+            plane = None if sigma == int(sigma) else torch.kron(axis, axis)  # a whole sigma needs none
             self.register_buffer(f"plane{level}", plane, persistent=False)
-            self.geometry.append(Geometry(first, last - first + 1, axis.shape[1], dilation))
+            counts = torch.bincount(seen - first).tolist()
+            self.geometry.append(Geometry(first, tuple(counts), axis.shape[1], dilation))
 
     def forward(self, weight):
         kernels, base = [], weight.flatten(3)  # (out, neighbours, in, k * k)
         for level, geometry in enumerate(self.geometry):
-            kernel, merge, plane = base, getattr(self, f"merge{level}"), getattr(self, f"plane{level}")
-            if merge is not None:
-                kernel = torch.einsum("onit,nl->olit", kernel, merge.to(weight.dtype))
+            kernel, plane = base, getattr(self, f"plane{level}")
+            if max(geometry.neighbours) > 1:
+                parts = base.split(geometry.neighbours, 1)
+                kernel = torch.cat([part.sum(1, keepdim=True) for part in parts], 1)
             if plane is not None:
                 kernel = kernel @ plane.to(weight.dtype)
             kernels.append(kernel.reshape(len(weight), -1, geometry.taps, geometry.taps))
