@@ -13,7 +13,9 @@ expanded  (Rot, Scale) the plain convolutions that the layers expand to, their k
 
 Peak memory is that of a training step, in a fresh process on a CPU. Operations are counted by torch: those of
 convolutions and matrix products, a multiplication and an addition being two. "of peak" is what share of the speed of
-one large convolution a training step reaches. With --amp, "bf16 error" is the relative difference of a forecast.
+one large convolution a training step reaches, and below stand torch's operators that take most of this step's time.
+With --amp, "bf16 error" is the relative difference of a forecast. Reading batches is timed from sparse files of a
+thousand and of a million windows, and compared with the shortest training step.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import platform
 import statistics
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +59,7 @@ from utils import (
 
 SIZE, FRAMES = 64, 24  # side of the fields, input frames
 STEPS, TEST_STEPS = 3, 10  # roll-out steps of a training step and of a test
+WINDOWS = (1_000, 1_000_000)  # of the files that are read
 
 # ---------------------------------------------------------------- the naive layers
 
@@ -275,6 +278,27 @@ def operations(function, *arguments):
     return counter.total
 
 
+class Durations(TorchDispatchMode):
+    """Adds up the time of every operator, each waited for. (torch's profiler writes to stderr unasked.)"""
+
+    def __init__(self, device):
+        super().__init__()
+        self.device, self.times = device, Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = []
+        name = function.overloadpacket.__name__
+        self.times[name] += seconds(self.device, lambda: results.append(function(*args, **(kwargs or {}))))
+        return results[0]
+
+
+def busiest_operators(model, frames, setting, count=5):
+    """``{operator: share}`` of the time of a training step: the ``count`` that take most of it."""
+    with Durations(setting.device) as timer:
+        training_step(model, frames, setting)
+    return {name: time / timer.times.total() for name, time in timer.times.most_common(count)}
+
+
 def peak_rates(setting):
     """Operations per second that this device reaches in one large matrix product and one large convolution."""
     side, batch = {"cpu": (2048, 4), "cuda": (8192, 64)}[setting.device.type]
@@ -292,16 +316,19 @@ def peak_rates(setting):
     return rates
 
 
-def loader_seconds(setting, batches=20):
-    """Time to the first batch of training windows from a mapped file, and per batch after it, one thread reading."""
-    count = setting.batch * batches
-    shape = [1, count + FRAMES + STEPS - 1, 2, SIZE, SIZE]
-    split = {"frames": "train.npy", "mask": None, "shape": shape, "segments": [[0, shape[1]]], "first": 0}
+def loader_seconds(setting, count, batches=20):
+    """Time to the first of ``batches`` batches, and per batch after it, of a mapped file of ``count`` training windows.
+
+    One thread reads windows in random order. The file is sparse: all zeros, and hardly any space on the disk.
+    """
+    shape = (1, count + FRAMES + STEPS - 1, 2, SIZE, SIZE)
+    split = {"frames": "train.npy", "mask": None, "shape": list(shape), "segments": [[0, shape[1]]], "first": 0}
     meta = {"history": FRAMES, "horizon": STEPS, "splits": {"train": {**split, "count": count}}}
     with TemporaryDirectory() as folder:
-        np.save(Path(folder) / "train.npy", np.random.default_rng(0).standard_normal(shape, np.float32))
+        np.lib.format.open_memmap(Path(folder) / "train.npy", "w+", np.float32, shape)
         windows = Windows(folder, meta, "train", setting.device)
-        loader = windows.batches(torch.randperm(count), setting.batch, FRAMES, STEPS, workers=1)
+        order = torch.randperm(count)[: setting.batch * batches]
+        loader = windows.batches(order, setting.batch, FRAMES, STEPS, workers=1)
         first = seconds(setting.device, next, loader)
         return first, seconds(setting.device, deque, loader, 0) / (batches - 1)
 
@@ -346,7 +373,8 @@ def measure(nets, setting, repeats):
 
     Returns:
         One dict per net: its names and parameters, median ``seconds`` and counted ``operations`` by what is measured,
-        ``memory_mib`` of a training step (None where the system does not count) and, with ``amp``, ``amp_error``.
+        ``operators`` and ``memory_mib`` of a training step (None where the system does not count memory) and, with
+        ``amp``, ``amp_error``.
     """
     models, frames, rows = {net: setting.build(*net) for net in nets}, setting.random_frames(), []
     times = {net: {name: [] for name in MEASURED} for net in nets}
@@ -364,6 +392,7 @@ def measure(nets, setting, repeats):
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
                 "seconds": {name: statistics.median(values) for name, values in times[net].items()},
                 "operations": {name: operations(MEASURED[name], model, frames, setting) for name in ("forward", STEP)},
+                "operators": busiest_operators(model, frames, setting),
             }
         )
         if setting.amp:
@@ -392,7 +421,7 @@ def cell(value, scale, width, digits=1):
 
 
 def show(rows, batch, peak):
-    """Print two tables: what the nets take, and what they do with it. ``peak`` is in operations per second."""
+    """Print what the nets take, what they do with it, and where it goes. ``peak`` is in operations per second."""
     plain, ours = rows[0], {row["symmetry"]: row for row in rows if not row["variant"]}
     names = [f"{row['variant']} {row['architecture']} {row['symmetry']}".strip() for row in rows]
     header = "".join(f"{name + ' ms':>15}" for name in MEASURED) + f"{'peak MiB':>10}{'x plain':>9}{'x ours':>9}"
@@ -411,7 +440,22 @@ def show(rows, batch, peak):
         cells = f"{row['parameters']:12,}" + cell(row["operations"]["forward"], 1e-9, 15, 2)
         cells += cell(row["operations"][STEP], 1e-9, 17, 2) + cell(rate, 1e-9, 10, 0) + f"{rate / peak:9.0%}"
         error = f"   bf16 error {row['amp_error']:.1e}" if "amp_error" in row else ""
-        print(f"{name:26}{cells}{error}", flush=True)
+        print(f"{name:26}{cells}{error}")
+    print(f"\nbatch {batch:<20}  share of a step of {STEPS}")
+    for name, row in zip(names, rows, strict=True):
+        words = ", ".join(f"{operator} {share:.0%}" for operator, share in row["operators"].items())
+        print(f"{name:26}  {words}", flush=True)
+
+
+def show_loader(loader, batch, rows):
+    """Print the times of reading beside the shortest training step; ``loader`` is ``{windows: (first, each)}``."""
+    step = min(row["seconds"][STEP] for row in rows)
+    print(f"\nbatch {batch} from a file")
+    for count, (first, each) in loader.items():
+        print(
+            f"  of {count:9,} windows: the first after {1000 * first:.1f} ms, then {1000 * each:.2f} ms each, "
+            f"{each / step:.1%} of the shortest step of {STEPS}"
+        )
 
 
 def main(argv=None):
@@ -458,14 +502,14 @@ def main(argv=None):
     tables = []
     for batch in args.batch:
         setting = Setting(batch, **flags)
-        first, each = loader_seconds(setting)
-        print(f"\nbatch {batch} from a file: the first after {1000 * first:.1f} ms, then {1000 * each:.2f} ms each")
+        loader = {count: loader_seconds(setting, count) for count in WINDOWS}
         for architecture in architectures:
             ours = [(architecture, symmetry, "") for symmetry in dict.fromkeys(["None", *symmetries])]
             others = [(architecture, name, OTHERWISE[name]) for name in symmetries if name != "None" and not args.alone]
             rows = measure([*ours, *others], setting, args.repeats)
             show(rows, batch, peaks["convolution"])
-            tables.append({"batch": batch, "first_batch_seconds": first, "batch_seconds": each, "nets": rows})
+            show_loader(loader, batch, rows)
+            tables.append({"batch": batch, "loader_seconds": loader, "nets": rows})
     if args.json is not None:
         about = {"machine": where, "threads": torch.get_num_threads(), "torch": torch.__version__}
         about |= {**flags, "device": str(args.device)}

@@ -86,20 +86,21 @@ def test_the_command(capsys, tmp_path):
     assert exit_code(lambda: speed.main(arguments)) == 0
     out = capsys.readouterr().out
     naive = [line.split()[:3] for line in out.splitlines() if line.startswith("naive")]
-    assert naive == 2 * [["naive", "Unet", "UM"]]  # in either table
+    assert naive == 3 * [["naive", "Unet", "UM"]]  # in every table
 
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["amp"]
     assert min(numbers["peak_operations_per_second"].values()) > 0
     (table,) = numbers["tables"]
-    assert table["first_batch_seconds"] > 0
-    assert table["batch_seconds"] > 0
+    assert set(table["loader_seconds"]) == {"1000", "1000000"}
+    assert min(min(times) for times in table["loader_seconds"].values()) > 0
     assert [(net["symmetry"], net["variant"]) for net in table["nets"]] == [("None", ""), ("UM", ""), ("UM", "naive")]
     for net in table["nets"]:
         assert set(net["seconds"]) == set(speed.MEASURED)
         assert min(net["seconds"].values()) > 0
         assert 0 < net["operations"]["forward"] < net["operations"]["step of 3"]
         assert 1e-5 < net["amp_error"] < 0.05
+        assert 0 < sum(net["operators"].values()) <= 1
 
 
 @pytest.mark.parametrize(
