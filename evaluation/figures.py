@@ -2,11 +2,10 @@
 
     python -m evaluation.figures convection data/rbc_small.npy    # what data_prep.py rbc --simulate small left behind
     python -m evaluation.figures runs results/quick/*             # finished runs of run_model.py
-    python -m evaluation.figures summary results/quick            # what runs left in JSON, over all seeds
 
 Of runs, for every data set: the errors step by step and the learning curves. For every architecture, too: forecasts of
-an original and of transformed flows, spectra, and the error against the strength of a transformation. The summary draws
-the error against the upscaling factor and against the number of training samples.
+an original and of transformed flows, spectra, and the error against the strength of a transformation. Figures over the
+seeds, of the numbers that runs leave behind, are the report's (``python -m evaluation.report --figures``).
 """
 
 import argparse
@@ -22,7 +21,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 
-from evaluation import convection, summary
+from evaluation import convection
 from evaluation.rmse import rmse
 from evaluation.spectrum import log_spectrum, velocity_spectrum
 from evaluation.style import (
@@ -541,14 +540,6 @@ def write(figure, path, kind, why_none=""):
         announce(*save(figure, path.with_name(f"{path.name}_{kind}")))
 
 
-def draw_summary(args):
-    """The command ``summary``."""
-    paths = list(summary.draw(args.results, args.figures))
-    announce(*paths)
-    if not paths:
-        print("nothing to draw: no net was tested by upscaling factor, or trained on several numbers of windows")
-
-
 def announce(*paths):
     for path in paths:
         print(f"wrote {path}", flush=True)
@@ -577,9 +568,6 @@ def parse_args(argv):
     )
     command.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     command.set_defaults(draw=draw_runs)
-    command = commands.add_parser("summary", help="errors by upscaling factor and by number of training samples")
-    command.add_argument("results", nargs="+", type=Path, help="folders that hold runs, or collected evidence")
-    command.set_defaults(draw=draw_summary)
     for command in commands.choices.values():
         command.add_argument(
             "--figures", type=Path, default=Path("figures"), help="where to put them (default %(default)s)"

@@ -4,6 +4,7 @@
     python -m evaluation.report results/ --markdown      # or --csv, one line per number
     python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
     python -m evaluation.report results/ --factors       # scale nets and plain nets at every upscaling factor
+    python -m evaluation.report results/ --figures DIR   # draw errors by upscaling factor and by number of samples
     python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
     python -m evaluation.report --readme README.md       # write the tables between the README's markers again
 
@@ -361,6 +362,17 @@ def report(folders, form="text", subject="scores"):
     return "\n\n".join(parts)
 
 
+def draw(folders, path):
+    """Draw what the runs in ``folders`` are enough for into the folder ``path``."""
+    from evaluation import summary  # matplotlib takes a second to import, and is needed here only
+
+    paths = summary.draw(folders, path)
+    for written in paths:
+        print(f"wrote {written}")
+    if not paths:
+        print("nothing to draw: no net was tested by upscaling factor, or trained on several numbers of windows")
+
+
 # ---------------------------------------------------------------- the README
 
 MARKED = re.compile(r"(<!-- report: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -405,6 +417,9 @@ def main(argv=None):
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_const", dest="form", const="markdown", default="text")
     form.add_argument("--csv", action="store_const", dest="form", const="csv", help="one line per number")
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="draw errors by upscaling factor and by number of samples there"
+    )
     parser.add_argument("--collect", type=Path, metavar="FOLDER", help="copy the runs' config, log and metrics there")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write the reports between a file's markers again")
     args = parser.parse_args(argv)
@@ -419,6 +434,9 @@ def main(argv=None):
         runs = load_runs(*args.results)
         collect(runs, args.collect)
         print(f"{len(runs)} runs in {args.collect}")
+        return
+    if args.figures is not None:
+        draw(args.results, args.figures)
         return
     print(report(args.results, args.form, args.subject))
 

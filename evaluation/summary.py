@@ -1,19 +1,23 @@
 """Figures of what runs leave behind in JSON, over all seeds: they need neither weights nor data."""
 
+from matplotlib import rc_context
+
 from evaluation.runs import group_runs, load_runs, sweep
-from evaluation.style import COLOURS, LINES, new_figure, plain_log, save
+from evaluation.style import COLOURS, LINES, STYLE, new_figure, plain_log, save
 from models import ARCHITECTURES
 
 
 def draw(folders, path):
-    """Draw every figure that the runs in ``folders`` are enough for into the folder ``path``; yield the files."""
+    """Draw every figure that the runs in ``folders`` are enough for into the folder ``path``; return the files."""
+    groups, files = [group for group in group_runs(load_runs(*folders)) if not group["augment"]], []
     path.mkdir(parents=True, exist_ok=True)
-    groups = [group for group in group_runs(load_runs(*folders)) if not group["augment"]]
-    for title in dict.fromkeys(group.title for group in groups):
-        of_data = [group for group in groups if group.title == title]
-        for kind, figure in (("factors", draw_factors(of_data)), ("samples", draw_samples(of_data))):
-            if figure is not None:
-                yield from save(figure, path / f"{title.split()[0]}_{kind}")
+    with rc_context(STYLE):
+        for title in dict.fromkeys(group.title for group in groups):
+            of_data = [group for group in groups if group.title == title]
+            for kind, figure in (("factors", draw_factors(of_data)), ("samples", draw_samples(of_data))):
+                if figure is not None:
+                    files += save(figure, path / f"{title.split()[0]}_{kind}")
+    return files
 
 
 def draw_factors(groups):
