@@ -141,10 +141,11 @@ def group_runs(runs):
         key = (group["dataset"], group.data, net(group))
         alike = [other for other in groups if (other["dataset"], other.data, net(other)) == key]
         group.label = net(group)
-        usual = {"width": 1, "train_fraction": 1, **SYMMETRIES[group["symmetry"]].options}  # said where it is not so
+        usual = {"width": 1, "train_fraction": 1, **SYMMETRIES[group["symmetry"]].options}
         for name in (*SETTINGS, *group.options):
-            differs = any(other[name] != group[name] for other in alike)
-            if differs or group[name] != usual.get(name, group[name]):
+            # What is usual is not said; what has no usual value is, where others have another.
+            said = group[name] != usual[name] if name in usual else any(other[name] != group[name] for other in alike)
+            if said:
                 group.label += f" {name} {group[name]}" if name != "amp" else " amp" * group["amp"]
 
     def order(group):

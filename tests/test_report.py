@@ -122,20 +122,21 @@ def test_other_settings_are_another_row(tmp_path, capsys, setting):
     write_run(tmp_path, same(0.9), symmetry="UM", seed=1, **{name: value})
     _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
     default = vars(run_model.parse_args(["--num_epoch=3"]))[name]
+    usual = "" if name in ("width", "train_fraction") else f" {name} {default}"  # these are said where they are not 1
     assert {label: cells[:2] for label, cells in rows.items() if label != "persistence"} == {
-        f"ResNet UM {name} {default}": ["1", "0.300*"],
+        f"ResNet UM{usual}": ["1", "0.300*"],
         f"ResNet UM {name} {value}": ["1", "0.900"],
     }
 
 
 def test_options_of_a_symmetry(tmp_path, monkeypatch):
-    """They tell groups apart, and one that is not the default is said even where it is the only one."""
+    """They tell groups apart, and one that is not the default is said, even where it is the only one."""
     runs = [write_run(tmp_path, same(0.3 + seed), symmetry="Mag", seed=seed) for seed in range(3)]
     monkeypatch.setattr(type(SYMMETRIES["Mag"]), "options", {"order": 8})
     change(runs[1] / "config.json", order=8)  # the first does not say: it is of the default
     change(runs[2] / "config.json", order=4)
     labels = [group.label for group in group_runs(load_runs(tmp_path))]
-    assert labels == ["ResNet Mag order 4", "ResNet Mag order 8"]
+    assert labels == ["ResNet Mag order 4", "ResNet Mag"]
     shutil.rmtree(runs[0])
     shutil.rmtree(runs[1])
     assert [group.label for group in group_runs(load_runs(tmp_path))] == ["ResNet Mag order 4"]
@@ -236,7 +237,7 @@ def test_skill_by_factor(tmp_path, capsys):
     assert columns == ["n", "x1.5", "x10"]
     assert rows == {
         "Unet Scale": ["2", "0.40+-0.28*", "0.62+-0.18"],  # means of .2 and .6, of .5 and .75
-        "Unet width 1.0": ["1", "-1.00", "0.70*"],
+        "Unet": ["1", "-1.00", "0.70*"],
     }
     _, rows = table(text, "RBC: ESE by upscaling factor")
     assert rows["Unet Scale"] == ["2", "1.00+-0.00", "1.25+-0.00*"]
