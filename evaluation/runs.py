@@ -129,7 +129,8 @@ def settings_of(run):
 def group_runs(runs):
     """Put runs into labelled :class:`Group` s, in the order of the paper's tables.
 
-    The order: data, ResNet before U-Net; the plain net, its augmented version, the equivariant nets.
+    The order: data, ResNet before U-Net; the plain net, its augmented version, the equivariant nets, with their usual
+    options first.
     """
     together = {}
     for run in runs:
@@ -151,7 +152,9 @@ def group_runs(runs):
     def order(group):
         tables = {"dataset": DATASETS, "architecture": list(ARCHITECTURES), "symmetry": list(SYMMETRIES)}
         dataset, architecture, symmetry = (names.index(group[name]) for name, names in tables.items())
-        return dataset, group.data, architecture, symmetry, settings_of(group.runs[0])
+        usual = SYMMETRIES[group["symmetry"]].options
+        changed = sum(group[name] != value for name, value in usual.items())
+        return dataset, group.data, architecture, symmetry, changed, settings_of(group.runs[0])
 
     return sorted(groups, key=order)
 

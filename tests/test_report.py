@@ -136,7 +136,7 @@ def test_options_of_a_symmetry(tmp_path, monkeypatch):
     change(runs[1] / "config.json", order=8)  # the first does not say: it is of the default
     change(runs[2] / "config.json", order=4)
     labels = [group.label for group in group_runs(load_runs(tmp_path))]
-    assert labels == ["ResNet Mag order 4", "ResNet Mag"]
+    assert labels == ["ResNet Mag", "ResNet Mag order 4"]
     shutil.rmtree(runs[0])
     shutil.rmtree(runs[1])
     assert [group.label for group in group_runs(load_runs(tmp_path))] == ["ResNet Mag order 4"]
