@@ -104,10 +104,12 @@ def test_no_resume_starts_over(data_dir, tmp_path, capsys):
 
 
 def test_settings_get_folders_of_their_own(data_dir, tmp_path):
-    settings = ([], ["--augment", "all"], ["--seed", "1"], ["--width", "0.2"], ["--amp"], ["--train_fraction", "0.5"])
-    for extra in settings:
-        assert run(data_dir, tmp_path, "--num_epoch", "1", *extra) == 0
-    assert len(list(tmp_path.iterdir())) == len(settings)
+    settings = ([], ["--augment=all"], ["--seed=1"], ["--width=0.2"], ["--amp"], ["--train_fraction=0.5"])
+    settings += (["--symmetry=Scale"], ["--symmetry=Scale", "--num_scales=3"], ["--symmetry=Scale", "--lifting=space"])
+    assert len({run_model.run_name(run_model.parse_args(flags)) for flags in settings}) == len(settings)
+    for flags in settings[:2]:
+        assert run(data_dir, tmp_path, "--num_epoch=1", *flags) == 0
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.3, 1])
