@@ -22,8 +22,9 @@ from pickle import UnpicklingError
 
 import numpy as np
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
@@ -234,15 +235,6 @@ def wait_for_all():
     sum_over_processes(torch.zeros(1))
 
 
-def sum_gradients(model):
-    """Replace the gradients by their sums over all processes, in one message."""
-    if processes() > 1:
-        gradients = [parameter.grad for parameter in model.parameters()]
-        sums = sum_over_processes(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, total in zip(gradients, sums.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
-
-
 def gather(part, length):
     """Undo :func:`share`: the whole of ``length`` rows, in every process."""
     whole = part.new_zeros(length, *part.shape[1:])
@@ -290,11 +282,29 @@ class SharedBatchNorm(_BatchNorm):
         return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
 
-def share_batch_norm(model):
-    """Let the batch norms of ``model`` see whole batches where several processes share them."""
+class RollOut(nn.Module):
+    """:func:`roll_out` of a model, as a module: all of its steps are one forward pass of DistributedDataParallel."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arguments):
+        return roll_out(self.model, *arguments)
+
+
+def shared_roll_out(model):
+    """:func:`roll_out` of ``model`` for training.
+
+    Of several processes each has a share of the batch: batch norms see the whole of it, and the backward pass leaves
+    the *mean* of the processes' gradients in all of them, sent while it goes on.
+    """
+    if processes() == 1:
+        return RollOut(model)
     for module in model.modules():
-        if isinstance(module, _BatchNorm) and processes() > 1:
+        if isinstance(module, _BatchNorm):
             module.__class__ = SharedBatchNorm
+    return DistributedDataParallel(RollOut(model), broadcast_buffers=False)
 
 
 # ---------------------------------------------------------------- prepared data
@@ -358,6 +368,7 @@ class Windows:
         self.device = torch.device(device)
         self.history, self.horizon = meta["history"], meta["horizon"]
         self.frames, self.mapping, self.offset = _open_array(Path(folder) / entry["frames"], entry["shape"])
+        self.frame_bytes = self.frames[0, 0].nbytes
         self.mask = None
         if entry["mask"] is not None:
             tiles, _, _, height, width = entry["shape"]
@@ -386,11 +397,10 @@ class Windows:
         mapped = not self.frames.is_cuda and hasattr(mmap, "MADV_WILLNEED")
         if mapped:
             # The system fetches all windows at once, not page by page.
-            size = self.frames[0, 0].nbytes
-            begins = self.offset + size * (tile * self.frames.shape[1] + time[:, 0])
+            begins = self.offset + self.frame_bytes * (tile * self.frames.shape[1] + time[:, 0])
             begins -= begins % mmap.PAGESIZE
             for begin in begins.tolist():
-                self.mapping.madvise(mmap.MADV_WILLNEED, begin, size * time.shape[1] + mmap.PAGESIZE)
+                self.mapping.madvise(mmap.MADV_WILLNEED, begin, self.frame_bytes * time.shape[1] + mmap.PAGESIZE)
         frames = self.frames[tile[:, None], time]
         if mapped:
             self.mapping.madvise(mmap.MADV_DONTNEED)  # it may keep what was read, this process need not
@@ -674,7 +684,7 @@ def train(model, train_windows, valid_windows, settings, folder):
         InputError: the loss is no longer finite; ``last.pt`` and ``best.pt`` keep the last good epoch.
     """
     folder, device = Path(folder), train_windows.device
-    share_batch_norm(model)
+    forecaster = shared_roll_out(model)
     optimizer = torch.optim.Adam(
         model.parameters(), settings.learning_rate, betas=(0.9, 0.999), weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -695,7 +705,7 @@ def train(model, train_windows, valid_windows, settings, folder):
             group["lr"] = learning_rate
         row = {
             "epoch": epoch,
-            "train_rmse": train_epoch(model, optimizer, train_windows, settings, generator, epoch),
+            "train_rmse": train_epoch(forecaster, optimizer, train_windows, settings, generator, epoch),
             "valid_rmse": validate(model, valid_windows, settings),
             "learning_rate": learning_rate,
         }
@@ -723,9 +733,9 @@ def train(model, train_windows, valid_windows, settings, folder):
     return history
 
 
-def train_epoch(model, optimizer, windows, settings, generator, epoch):
+def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
     """One pass over the training windows in random order; returns the training RMSE over all roll-out steps."""
-    model.train()
+    forecaster.train()
     past, future = settings.input_length, settings.output_length
     order = torch.randperm(len(windows), generator=generator)
     batches = windows.batches(order, settings.batch_size, past, future, settings.num_workers, shared=True)
@@ -741,9 +751,9 @@ def train_epoch(model, optimizer, windows, settings, generator, epoch):
         optimizer.zero_grad()
         with parametrize.cached():
             with precision(windows.device, settings.amp):
-                prediction = roll_out(model, frames[:, :past], future, mask, settings.checkpoint)
-            error.add(prediction, frames[:, past:], mask).sum().backward()
-        sum_gradients(model)
+                prediction = forecaster(frames[:, :past], future, mask, settings.checkpoint)
+            loss = error.add(prediction, frames[:, past:], mask).sum()  # of a share: its part of the sum
+            (processes() * loss).backward()
         optimizer.step()
     return check_finite(error.rmse(), epoch)
 

@@ -119,7 +119,7 @@ def memory_of_an_epoch(folder, frames):
     del order
     Path("/proc/self/clear_refs").write_text("5")
     before = high_water()
-    utils.train_epoch(model, optimizer, windows, settings, torch.Generator().manual_seed(0), 1)
+    utils.train_epoch(utils.RollOut(model), optimizer, windows, settings, torch.Generator().manual_seed(0), 1)
     return (high_water() - before) / 2**10
 
 
@@ -507,7 +507,7 @@ def test_augmentation_transforms_input_and_target_alike(data_dir, meta, tmp_path
     windows = Windows(data_dir / "rbc", meta, "train")
     model, training = small(), Training(**{**vars(SETTINGS), "augment": (Doubled(),)})
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
-    utils.train_epoch(model, optimizer, windows, training, torch.Generator().manual_seed(0), 1)
+    utils.train_epoch(utils.RollOut(model), optimizer, windows, training, torch.Generator().manual_seed(0), 1)
     originals, inputs = seen[::2], seen[1::2]
     assert len(originals) == len(inputs) == len(targets) == -(-len(windows) // 8)
     for original, past, target in zip(originals, inputs, targets, strict=True):
