@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.claims import verdicts
-from evaluation.runs import SETTINGS, collect, group_runs, load_runs, missing_runs, sweep
+from evaluation.runs import SETTINGS, collect, group_runs, load_runs, missing_runs, scale_and_plain
 from models import SYMMETRIES
 from utils import InputError, exit_code, replacing
 
@@ -154,14 +154,7 @@ def mark_best(groups, table, best_of):
 
 def factor_tables(groups):
     """Skill against persistence and ESE of scale nets, and of the plain nets of their sweeps, by upscaling factor."""
-    groups = [group for group in groups if not group["augment"]]
-    tested = [group for group in groups if group.values("scores", "Scale", "by_factor")]
-    sweeps = {(group["architecture"], sweep(group)) for group in tested if group["symmetry"] == "Scale"}
-    tested = [
-        group
-        for group in tested
-        if group["symmetry"] in ("None", "Scale") and (group["architecture"], sweep(group)) in sweeps
-    ]
+    tested = scale_and_plain(groups)
     if not tested:
         return []
     found = {factor for group in tested for scores in group.values("scores", "Scale", "by_factor") for factor in scores}

@@ -170,6 +170,17 @@ def sweep(group):
     return group.data, *(group[name] for name in SWEEP)
 
 
+def scale_and_plain(groups):
+    """The scale nets that were tested by upscaling factor and the plain nets of their sweeps; none augmented."""
+    tested = [group for group in groups if not group["augment"] and group.values("scores", "Scale", "by_factor")]
+    sweeps = {(group["architecture"], sweep(group)) for group in tested if group["symmetry"] == "Scale"}
+    return [
+        group
+        for group in tested
+        if group["symmetry"] in ("None", "Scale") and (group["architecture"], sweep(group)) in sweeps
+    ]
+
+
 def missing_runs(groups):
     """Command lines of the runs that a sweep lacks.
 

@@ -2,7 +2,7 @@
 
 from matplotlib import rc_context
 
-from evaluation.runs import group_runs, load_runs, sweep
+from evaluation.runs import group_runs, load_runs, scale_and_plain
 from evaluation.style import COLOURS, LINES, STYLE, new_figure, plain_log, save
 from models import ARCHITECTURES
 
@@ -24,13 +24,9 @@ def draw_factors(groups):
     """The paper's Figure 3 left: RMSE and ESE against the upscaling factor, of the scale nets and of plain nets.
 
     Where several plain nets were trained, that of the scale net's sweep (width, epochs, samples) is drawn; without a
-    scale net, all are. None where no net was tested by factor.
+    scale net, all nets are. None where no net was tested by factor.
     """
-    tested = [group for group in groups if "by_factor" in group.runs[0]["scores"].get("Scale", {})]
-    scale = [group for group in tested if group["symmetry"] == "Scale"]
-    if scale:
-        pairs = {(group["architecture"], sweep(group)) for group in scale}
-        tested = [group for group in tested if (group["architecture"], sweep(group)) in pairs]
+    tested = scale_and_plain(groups) or [group for group in groups if group.values("scores", "Scale", "by_factor")]
     if not tested:
         return None
     figure = new_figure(2.4)
