@@ -32,6 +32,7 @@ from utils import (
     connect,
     exit_code,
     groups_of_equals,
+    keep_memory,
     load_checkpoint,
     load_meta,
     mean_over_windows,
@@ -383,6 +384,8 @@ def evaluate(args):
 def main(argv=None):
     args = parse_args(argv)
     args.device = connect(args.device)
+    if args.device.type == "cpu":
+        keep_memory()
     if args.evaluate is not None:
         return evaluate(args)
     data = args.data_dir / args.dataset.lower()

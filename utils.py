@@ -6,6 +6,7 @@ Everything here serves every model alike: a model is a map from
 
 import contextlib
 import csv
+import ctypes
 import json
 import math
 import mmap
@@ -84,6 +85,19 @@ def choose_device(name=""):
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def keep_memory():
+    """Let the C library keep freed memory for the next tensor, where it is glibc.
+
+    It would give back every large tensor to the system and get empty pages for the next one; filling in those takes
+    longer than many of the convolutions, and most of the time of kernels that are derived from weights.
+    """
+    mmap_max, trim_threshold = -4, -1  # parameters of mallopt(3)
+    with contextlib.suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(mmap_max, 0)
+        glibc.mallopt(trim_threshold, -1)
 
 
 def peak_memory(device):

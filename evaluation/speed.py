@@ -51,6 +51,7 @@ from utils import (
     choose_device,
     derive_kernels,
     exit_code,
+    keep_memory,
     precision,
     roll_out,
     set_precision,
@@ -486,6 +487,8 @@ def main(argv=None):
         raise InputError(f"--json {args.json}: there is no folder {args.json.parent}")
 
     set_precision(args.amp)
+    if args.device.type == "cpu":
+        keep_memory()
     if args.compile:
         torch._dynamo.config.suppress_errors = True
     flags = {name: getattr(args, name) for name in ("width", "device", "amp", "channels_last", "compile", "checkpoint")}

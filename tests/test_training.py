@@ -4,6 +4,9 @@ import csv
 import json
 import math
 import multiprocessing
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,8 @@ from evaluation import rmse
 from evaluation.speed import high_water
 from models import SYMMETRIES, build_model
 from utils import InputError, MeanSquare, Training, Windows, load_checkpoint, load_meta, roll_out, score, train
+
+ROOT = Path(__file__).parents[1]
 
 SETTINGS = Training(
     input_length=4, output_length=2, batch_size=8, num_epoch=3, learning_rate=0.003, decay_rate=0.95, seed=0
@@ -588,3 +593,22 @@ def test_infinite_is_not_finite():
     for value in (math.nan, math.inf):
         with pytest.raises(InputError, match="in epoch 7"):
             utils.check_finite(value, 7)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
+def test_freed_memory_is_kept():
+    """In the end large tensors take the pages of those before; the system counts the pages that it has to provide."""
+    program = """
+import torch
+from resource import RUSAGE_SELF, getrusage
+from utils import keep_memory
+keep_memory()
+for _ in range(10):
+    torch.ones(50_000_000)
+before = getrusage(RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(50_000_000)
+print(getrusage(RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) < 100  # 48,828 for every tensor otherwise
