@@ -43,14 +43,15 @@ def exit_code(main):
     """Run ``main()`` and return the process's exit code.
 
     Bad input, a full disk and a missing permission end in one line on stderr and 2;
-    an interrupt in one line and 130. A reader of our output that has seen enough, such as ``head``, is no failure.
-    Anything else is a defect and keeps its traceback.
+    an interrupt in one line and 130; a reader of our output that has seen enough, such as ``head``, without a word
+    and 141, as programs do. Anything else is a defect and keeps its traceback.
     Of several processes the first to fail speaks for all: the others fail for want of it.
     """
     code, line = 0, None
     try:
         main()
     except BrokenPipeError:
+        code = 141
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's last flush shall not fail, too
     except (InputError, OSError) as error:
         code, line = 2, f"error: {' '.join(str(error).split())}"

@@ -167,7 +167,7 @@ def test_a_reader_that_has_seen_enough(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 0
+    assert process.returncode == 141
 
 
 def test_beside_the_published_numbers(tmp_path, capsys):
