@@ -10,8 +10,6 @@ run again, one that was killed goes on; --no_resume starts over.
 """
 
 import argparse
-import contextlib
-import json
 import platform
 import shutil
 import subprocess
@@ -19,12 +17,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from evaluation import equivariance_error
 from models import ARCHITECTURES, SYMMETRIES, build_model, match
 from utils import (
+    DATASETS,
+    IDENTITY,
+    TEST_STEPS,
     InputError,
     Training,
     Windows,
@@ -41,6 +41,8 @@ from utils import (
     precision,
     processes,
     rank,
+    read_json,
+    read_table,
     roll_out,
     score,
     set_precision,
@@ -49,9 +51,7 @@ from utils import (
     write_json,
 )
 
-TEST_STEPS = 10  # frames forecast in every test, as in the paper
 EQUIVARIANCE_WINDOWS = 64  # windows, evenly spread over the test split, on which equivariance errors are measured
-DATASETS = ("RBC", "Ocean")
 
 
 def parse_args(argv=None):
@@ -198,9 +198,6 @@ def check_data(args, meta):
 
 # What makes the net, beside the options of its symmetry.
 NET = ("architecture", "symmetry", "kernel_size", "input_length", "width")
-# What two runs must share to be the same run; the rest of config.json only describes.
-IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
-IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "augment", "train_fraction", "amp", "data")
 
 
 def find_run(args, meta):
@@ -237,15 +234,6 @@ def find_run(args, meta):
     metrics = read_json(folder / "metrics.json")
     wants_more = metrics["epochs"] < args.num_epoch and not metrics["stopped_early"]
     return folder, config, None if wants_more else metrics
-
-
-def read_json(path):
-    """Read config.json or metrics.json; InputError if the file is broken."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        value = json.loads(path.read_text())
-        if value["architecture"]:  # both have it
-            return value
-    raise InputError(f"{path} is broken; use --no_resume to start over")
 
 
 def git_revision():
@@ -318,18 +306,6 @@ def equivariance(model, windows, symmetry, elements, args):
         if symmetry.source_window(element, args.input_length, 0)[0] <= args.input_length:
             rows[f"{element.item():g}"] = {"windows": len(group), **errors(index[group])}
     return {**mean_over_windows(rows.values()), "by_factor": rows}
-
-
-def read_table(path, count):
-    """Group elements of a transformed test set, one per window, as data_prep.py drew them."""
-    try:
-        with np.load(path) as file:
-            elements = torch.from_numpy(file["elements"])
-    except (OSError, ValueError, KeyError):
-        raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
-    if len(elements) != count:
-        raise InputError(f"{path} has {len(elements)} entries for {count} windows; run data_prep.py again")
-    return elements
 
 
 def report(metrics):

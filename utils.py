@@ -171,6 +171,23 @@ def write_json(path, value):
         temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
+# ---------------------------------------------------------------- what a run leaves
+
+TEST_STEPS = 10  # frames forecast in every test, as in the paper
+# What two runs must share to be the same run; the rest of config.json only describes.
+IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
+IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "augment", "train_fraction", "amp", "data")
+
+
+def read_json(path):
+    """Read config.json or metrics.json; InputError if the file is broken."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        value = json.loads(path.read_text())
+        if value["architecture"]:  # both have it
+            return value
+    raise InputError(f"{path} is broken; use --no_resume to start over")
+
+
 # ---------------------------------------------------------------- many processes
 #
 # What one process does with a batch, several do with their shares of it, and add up sums and counts: the same numbers
@@ -324,6 +341,7 @@ def shared_roll_out(model):
 
 # ---------------------------------------------------------------- prepared data
 
+DATASETS = ("RBC", "Ocean")
 SCHEMA = 1  # of meta.json; raised when its meaning changes
 
 
@@ -360,6 +378,18 @@ def load_meta(folder):
     if schema != SCHEMA:
         raise InputError(f"{path} has schema {schema}, this version reads {SCHEMA}; run data_prep.py again")
     return meta
+
+
+def read_table(path, count):
+    """Group elements of a transformed test set, one per window, as data_prep.py drew them."""
+    try:
+        with np.load(path) as file:
+            elements = torch.from_numpy(file["elements"])
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
+    if len(elements) != count:
+        raise InputError(f"{path} has {len(elements)} entries for {count} windows; run data_prep.py again")
+    return elements
 
 
 class Windows:

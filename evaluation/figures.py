@@ -37,8 +37,9 @@ from evaluation.style import (
     save_animation,
 )
 from models import ARCHITECTURES, SYMMETRIES, build_model
-from run_model import DATASETS, TEST_STEPS, read_json, read_table
 from utils import (
+    DATASETS,
+    TEST_STEPS,
     InputError,
     Windows,
     choose_device,
@@ -46,6 +47,8 @@ from utils import (
     load_checkpoint,
     load_meta,
     persistence,
+    read_json,
+    read_table,
     roll_out,
 )
 

@@ -9,8 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from models import ARCHITECTURES, SYMMETRIES
-from run_model import DATASETS, IDENTITY, parse_args
-from utils import InputError, replacing, write_json
+from utils import DATASETS, IDENTITY, InputError, replacing, write_json
 
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
@@ -207,15 +206,17 @@ def missing_runs(groups):
 def command_line(group, symmetry, seed):
     """The command that makes a run with the group's settings, another seed and perhaps another symmetry."""
     run = {**group.runs[0], "symmetry": symmetry, "seed": seed, "augment": ",".join(group["augment"])}
-    defaults = {**vars(parse_args([])), "augment": ""}
-    shown = ("dataset", "architecture", "symmetry", "seed")
-    names = [*SETTINGS, *(group.options if symmetry == group["symmetry"] else ())]
-    flags = [f"--{name}={run[name]}" for name in shown]
-    flags += [f"--{name}={run[name]}" for name in names if name not in (*shown, "amp") and run[name] != defaults[name]]
-    flags += ["--amp"] * run["amp"]
+    names = ["dataset", "architecture", "symmetry", "seed", *SETTINGS]
+    names += group.options if symmetry == group["symmetry"] else ()
     if "data_dir" in run:  # collected runs no longer say where their data lay
-        places = {"data_dir": run["data_dir"], "results": str(run["folder"].parent)}
-        flags += [f"--{name}={place}" for name, place in places.items() if place != str(defaults[name])]
+        run["results"] = run["folder"].parent
+        names += ["data_dir", "results"]
+    flags = []
+    for name in dict.fromkeys(names):
+        if isinstance(run[name], bool):
+            flags += [f"--{name}"] * run[name]
+        elif run[name] != "":
+            flags.append(f"--{name}={run[name]}")
     return shlex.join(["python", "run_model.py", *flags])
 
 

@@ -293,6 +293,18 @@ def test_missing_runs(tmp_path, capsys):
     assert all(command in text for command in commands)
 
 
+def test_missing_runs_take_the_options_of_their_symmetry(tmp_path):
+    write_run(tmp_path, same(0.3), symmetry="None", seed=1)
+    folder = write_run(tmp_path, same(0.3), symmetry="Rot", seed=0, rotation_order=4)
+    change(folder / "config.json", reflections=True)
+    commands = missing_runs(group_runs(load_runs(tmp_path)))
+    assert len(commands) == 2
+    for command in commands:
+        args = run_model.parse_args(shlex.split(command)[2:])
+        own = args.symmetry == "Rot"
+        assert (args.rotation_order, args.reflections, args.seed) == ((4, True, 1) if own else (8, False, 0))
+
+
 def test_nothing_is_missing(tmp_path, capsys):
     for symmetry in ("None", "UM"):
         write_run(tmp_path, same(0.3), symmetry=symmetry)
