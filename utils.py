@@ -11,6 +11,7 @@ import json
 import math
 import mmap
 import os
+import secrets
 import sys
 import time
 import warnings
@@ -44,7 +45,7 @@ def exit_code(main):
 
     Bad input, a full disk and a missing permission end in one line on stderr and 2;
     an interrupt in one line and 130; a reader of our output that has seen enough, such as ``head``, without a word
-    and 141, as programs do. Anything else is a defect and keeps its traceback.
+    and 141, as programs do. Anything else is a defect and keeps its traceback, but for the loss of another process.
     Of several processes the first to fail speaks for all: the others fail for want of it.
     """
     code, line = 0, None
@@ -59,10 +60,12 @@ def exit_code(main):
         code, line = 2, "error: the device is out of memory; lower --batch_size or --width, or use --device cpu"
     except KeyboardInterrupt:
         code, line = 130, "stopped"
-    except Exception:
-        if first_to_fail():
-            raise
+    except Exception as error:
         code = 2
+        if processes() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            line = "error: another process of this run has ended; the same command goes on from the last epoch"
+        elif first_to_fail():
+            raise
     if line and first_to_fail():
         print(line, file=sys.stderr)
     if code == 0 and processes() > 1:
@@ -207,7 +210,8 @@ def connect(device):
     """
     global _store
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
-        _store, number, count = next(distributed.rendezvous("env://"))
+        store, number, count = next(distributed.rendezvous("env://"))
+        _store = store_of_this_start(store, number, count)
         distributed.init_process_group(store=_store, rank=number, world_size=count)  # gloo for CPUs, NCCL for GPUs
         if number:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
@@ -221,6 +225,28 @@ def connect(device):
             raise InputError(f"this machine has {gpus} CUDA devices; lower --nproc_per_node or use --device cpu")
         torch.cuda.set_device(device)
     return device
+
+
+def store_of_this_start(store, number, count):
+    """The part of a store that only the processes of this start use.
+
+    When torchrun starts them again, its store still has the addresses of those that have gone, see
+    https://github.com/pytorch/pytorch/issues/135712. So process 0 thinks of a new name, and closes the door when all
+    have come in.
+    """
+    if number == 0:
+        name = secrets.token_hex(8)
+        store.set("start", name)
+        store.wait([f"{name}/{other}" for other in range(1, count)])
+        store.set("start", "")
+        store.set(f"{name}/all", "")
+    else:
+        name = ""
+        while not store.check([f"{name}/all"]):
+            name = store.get("start").decode() or name
+            store.set(f"{name}/{number}", "")
+            time.sleep(0.05)
+    return distributed.PrefixStore(name, store)
 
 
 def rank():
@@ -248,17 +274,10 @@ def share(whole):
 
 
 def sum_over_processes(tensor):
-    """The sum of a tensor over all processes, the same to the last bit in each of them; no gradient passes.
-
-    Raises:
-        InputError: another process has gone.
-    """
+    """The sum of a tensor over all processes, the same to the last bit in each of them; no gradient passes."""
     if processes() > 1:
         tensor = tensor.detach().clone()
-        try:
-            distributed.all_reduce(tensor)
-        except RuntimeError as error:
-            raise InputError(f"another process of this run has ended: {error}") from None
+        distributed.all_reduce(tensor)
     return tensor
 
 
@@ -336,7 +355,9 @@ def shared_roll_out(model):
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.__class__ = SharedBatchNorm
-    return DistributedDataParallel(RollOut(model), broadcast_buffers=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 has no forward_sync_buffers, the name since 2.13
+        return DistributedDataParallel(RollOut(model), broadcast_buffers=False)
 
 
 # ---------------------------------------------------------------- prepared data
