@@ -65,6 +65,7 @@ class Source:
         segments: frame ranges ``[begin, end)`` without a gap in time.
         frame_bytes: memory that reading one frame takes.
         files: names of the files.
+        box: west, east, south and north of the part of them that was read, in degrees; None for all.
         mask: bool ``(tiles, h, w)``, True on water; None if all is water.
         dates: ISO date of every frame, or None.
         time_step: seconds between frames, or None.
@@ -78,6 +79,7 @@ class Source:
     segments: list[tuple[int, int]]
     frame_bytes: int
     files: list[str]
+    box: list[float] | None = None
     mask: np.ndarray | None = None
     dates: list[str] | None = None
     time_step: int | None = None
@@ -253,19 +255,21 @@ def opened(path):
         raise InputError(f"{path} is no readable NetCDF file: {getattr(error, 'strerror', None) or error}") from error
 
 
-def describe_file(path, names=None):
+def describe_file(path, names=None, box=None):
     """Find out how a file stores surface currents.
 
     Args:
         path: a NetCDF file on a latitude-longitude grid.
         names: the variables of u and v; None to choose by CF standard name, then by known names.
+        box: west, east, south and north of the part to read, in degrees; None for the whole grid.
 
     Returns:
         OceanFile
 
     Raises:
-        InputError: the file is broken, or holds no eastward and northward current on one such grid.
+        InputError: the file is broken, or holds no eastward and northward current on one such grid, or not in the box.
     """
+    west, east, south, north = box or (None,) * 4
     refuse_damaged_classic(existing(path))
     with opened(path) as dataset:
         refuse_curvilinear(dataset)
@@ -275,8 +279,11 @@ def describe_file(path, names=None):
             raise InputError(f"{u.name} and {v.name} lie on different points (a C-grid); interpolate them first")
         latitude, rows = ascending(axes["latitude"][1])
         longitude, columns = ascending(axes["longitude"][1])
+        latitude, part_of_rows = between(south, north, latitude, rows)
+        longitude, part_of_columns = between(west, east, longitude, columns)
         times, calendar = read_times(axes["time"][1] if "time" in axes else scalar_time(dataset))
-        components = component(u, axes), component(v, v_axes)
+        parts = {"time": slice(None), "latitude": part_of_rows, "longitude": part_of_columns}
+        components = component(u, axes, parts), component(v, v_axes, parts)
     return OceanFile(str(path), components, latitude, longitude, (rows, columns), times, calendar)
 
 
@@ -415,15 +422,15 @@ def grid_names(axes):
     return {kind: coordinate.name for kind, (_, coordinate) in axes.items() if kind != "depth"}
 
 
-def component(variable, axes):
-    """How ``variable``, with the axes that ``locate`` found, stores its component."""
+def component(variable, axes, parts):
+    """How ``variable``, with the axes that ``locate`` found, stores its component in ``parts``, slices of the axes."""
     index = [0] * variable.ndim
     if "depth" in axes:
         axis, depth = axes["depth"]
         index[axis] = int(np.argmin(np.nan_to_num(np.abs(decode(depth)), nan=np.inf)))
-    kept = [axes[kind][0] for kind in ("time", "latitude", "longitude") if kind in axes]
-    for axis in kept:
-        index[axis] = slice(None)
+    kept = {axes[kind][0]: part for kind, part in parts.items() if kind in axes}
+    for axis, part in kept.items():
+        index[axis] = part
     order = tuple(sorted(kept).index(axis) for axis in kept)
     time_axis = axes["time"][0] if "time" in axes else None
     return Component(variable.name, tuple(index), time_axis, order, speed_unit(variable))
@@ -441,6 +448,23 @@ def ascending(coordinate):
         raise InputError(f"{coordinate.name} is not monotonic; sort the grid first")
     order = slice(None, None, -1 if np.any(steps < 0) else 1)
     return values[order], order
+
+
+def turn(west, east):
+    """Degrees from west to east, a whole turn where they are the same meridian."""
+    return (east - west) % 360 or 360
+
+
+def between(low, high, values, order):
+    """The ascending ``values`` (degrees) from ``low`` to ``high``, and the slice of the file that holds them."""
+    if low is None:
+        return values, slice(None)
+    chosen = np.flatnonzero((values - low) % 360 <= turn(low, high))
+    if not chosen.size or np.ptp(chosen) >= chosen.size:
+        raise InputError(f"{low:g} to {high:g} is not one piece of the grid, which is {values[0]:g} to {values[-1]:g}")
+    begin, end = chosen[0], chosen[-1] + 1
+    forward = order.step > 0
+    return values[begin:end], slice(begin, end) if forward else slice(len(values) - end, len(values) - begin)
 
 
 def scalar_time(dataset):
@@ -595,9 +619,9 @@ def same_grid(a, b):
     return max(north.max(), east.max()) < 0.01 * steps.min()
 
 
-def gather_regions(paths, names):
+def gather_regions(paths, names, box):
     """Sort files into Regions that share their times, and say in notes what was left out."""
-    files = [describe_file(path, names) for path in progress(sorted(paths), len(paths), "files")]
+    files = [describe_file(path, names, box) for path in progress(sorted(paths), len(paths), "files")]
     groups = []
     for file in files:
         group = next((group for group in groups if same_grid(group[0], file)), None)
@@ -663,7 +687,7 @@ def rms_change(before, fields):
         return np.sqrt(total / points)
 
 
-def ocean_source(paths, tile, max_land, names=None, label="survey"):
+def ocean_source(paths, tile, max_land, names=None, box=None, label="survey"):
     """Tiles of surface currents on one or several latitude-longitude grids, from any number of NetCDF files.
 
     Files of one grid make a region; regions are read at their common times. Tiles start in the south-west corner of
@@ -674,11 +698,13 @@ def ocean_source(paths, tile, max_land, names=None, label="survey"):
         tile: side of the square tiles.
         max_land: tiles with a larger fraction of land are dropped. Land is what is missing in any frame.
         names: the variables of u and v; None to choose them by what the files say.
+        box: west, east, south and north of the part to read, in degrees; None for all.
+        label: of the progress bar.
 
     Raises:
         InputError: a file that cannot be used, or no tile that can.
     """
-    regions, notes = gather_regions(paths, names)
+    regions, notes = gather_regions(paths, names, box)
     corners = tile_corners([region.shape for region in regions], tile)
     empty, land, change = survey(regions, label)
     times, calendar = regions[0].times, regions[0].files[0].calendar
@@ -704,6 +730,7 @@ def ocean_source(paths, tile, max_land, names=None, label="survey"):
         segments=segments,
         frame_bytes=frame_bytes(regions),
         files=[Path(path).name for path in sorted(paths)],
+        box=box,
         mask=None if mask.all() else mask,
         dates=iso_dates(times, calendar),
         time_step=time_step,
@@ -1008,7 +1035,12 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
     meta = {
         "schema": SCHEMA,
         "dataset": dataset,
-        "source": {"train": source.files, "test": domain.files if domain else []},
+        "source": {
+            "train": source.files,
+            "train_box": source.box,
+            "test": domain.files if domain else [],
+            "test_box": domain and domain.box,
+        },
         "tile": list(source.size),
         "history": args.history,
         "horizon": args.horizon,
@@ -1105,8 +1137,10 @@ def prepare_ocean(args):
     target = Path(args.data_dir, "ocean")
     names = args.u_var and (args.u_var, args.v_var)
     with new_folder(target) as folder:
-        source = ocean_source(args.train, args.tile, args.max_land, names)
-        domain = ocean_source(args.test, args.tile, args.max_land, names, "survey of test") if args.test else None
+        source = ocean_source(args.train, args.tile, args.max_land, names, args.train_box)
+        domain = None
+        if args.test:
+            domain = ocean_source(args.test, args.tile, args.max_land, names, args.test_box, "survey of test")
         if domain and domain.time_step not in (source.time_step, None):
             raise InputError(
                 f"the test files step by {domain.time_step} s, wanted {source.time_step} s as in the train files"
@@ -1171,6 +1205,14 @@ def fraction(word):
     raise argparse.ArgumentTypeError(f"{word!r} is not in 0 <= fraction < 1")
 
 
+def degrees(word):
+    """An argparse type: an angle in degrees."""
+    with contextlib.suppress(ValueError):
+        if abs(float(word)) <= 360:
+            return float(word)
+    raise argparse.ArgumentTypeError(f"{word!r} is not an angle in degrees, -360 to 360")
+
+
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", title="commands")
@@ -1190,6 +1232,14 @@ def parse_args(argv):
     ocean = commands.add_parser("ocean", help="surface currents from NetCDF files")
     ocean.add_argument("--train", nargs="+", metavar="FILE", help="NetCDF files of train, valid and test, any order")
     ocean.add_argument("--test", nargs="+", metavar="FILE", help="NetCDF files of another ocean (split domain)")
+    for split, text in (("train", "in"), ("test", "in --test or, without it, --train, for split domain")):
+        ocean.add_argument(
+            f"--{split}_box",
+            nargs=4,
+            type=degrees,
+            metavar=("WEST", "EAST", "SOUTH", "NORTH"),
+            help=f"the part of the grid to read in {text}, in degrees (default: all)",
+        )
     ocean.add_argument("--max_land", type=fraction, default=0.0, help="drop tiles with more land (default %(default)s)")
     ocean.add_argument("--u_var", help="variable of the eastward current (default: found by its attributes)")
     ocean.add_argument("--v_var", help="variable of the northward current")
@@ -1239,6 +1289,8 @@ def parse_args(argv):
         ocean.error("--train is needed: the NetCDF files of train, valid and test")
     if args.command == "ocean" and bool(args.u_var) != bool(args.v_var):
         ocean.error("--u_var and --v_var are needed together")
+    if args.command == "ocean":
+        resolve_boxes(args, ocean)
     return args
 
 
@@ -1252,6 +1304,24 @@ def resolve(args, rbc):
         if given and not here:
             rbc.error(f"--{given[0]} goes with --simulate")
         args.stride = args.stride or (1 if here else 4)
+
+
+def resolve_boxes(args, ocean):
+    """Refuse boxes that are none; a test box alone is another part of the files to train on."""
+    for name in ("train_box", "test_box"):
+        box = getattr(args, name)
+        if box and (box[0] == box[1] or box[2] >= box[3]):
+            ocean.error(f"--{name} is WEST EAST SOUTH NORTH, got {' '.join(f'{degree:g}' for degree in box)}")
+    if args.test_box and not args.test:
+        if not args.train_box or overlap(args.train_box, args.test_box):
+            ocean.error("--test_box has places to train on; give --test files, or a --train_box beside it")
+        args.test = args.train
+
+
+def overlap(a, b):
+    """Whether two boxes (west, east, south, north) have a point in common."""
+    meet = (b[0] - a[0]) % 360 <= turn(*a[:2]) or (a[0] - b[0]) % 360 <= turn(*b[:2])
+    return meet and b[2] <= a[3] and a[2] <= b[3]
 
 
 def main(argv=None):

@@ -116,7 +116,7 @@ def test_standardised_by_the_frames_of_training_only(raw, prepared):
 
 def test_meta_describes_the_files(prepared):
     meta = read_meta(prepared)
-    assert meta["source"] == {"train": ["raw.pt"], "test": []}
+    assert meta["source"] == {"train": ["raw.pt"], "train_box": None, "test": [], "test_box": None}
     expected = {"dataset": "rbc", "tile": [4, 4], "history": 3, "horizon": 2, "gap": 0, "seed": 0}
     assert {key: meta[key] for key in expected} == expected
     assert meta["units"] is None

@@ -356,11 +356,56 @@ def test_domain(field, reference, tmp_path):
     meta = read_meta(tmp_path / "ocean")
     split = meta["splits"]["domain"]
     assert meta["std"] == read_meta(reference)["std"]
-    assert meta["source"] == {"train": ["a.nc"], "test": ["b.nc"]}
+    assert meta["source"] == {"train": ["a.nc"], "train_box": None, "test": ["b.nc"], "test_box": None}
     assert (split["count"], split["first"], split["shape"]) == (10, 0, [2, 9, 2, 8, 8])
     assert np.load(tmp_path / "ocean" / split["mask"]).sum() == 124
     windows = np.nan_to_num([other[t : t + 5, :, :, x : x + 8] for t in range(5) for x in (0, 8)]) / meta["std"]
     np.testing.assert_allclose(read_windows(tmp_path / "ocean", "domain"), windows, rtol=1e-6)
+
+
+@pytest.mark.parametrize("turn", [0, 360])
+@pytest.mark.parametrize("descending", [False, True])
+def test_boxes(descending, turn, tmp_path):
+    """Two parts of one grid, whichever way it runs and longitudes are counted; nothing else of it matters."""
+    field = quantise(vortices(20, 40, 20))
+    parts = field[:, :, 3:12, 5:13], field[:, :, 10:20, 30:40]
+    hole = field.copy()
+    hole[:, :, :, 20:28] = np.nan
+    degrees = np.arange(20) - 40.0, np.arange(40) + 10.0 + turn
+    flip = slice(None, None, -1) if descending else slice(None)
+    latitude, longitude = (values[flip] for values in degrees)
+    file = write(tmp_path / "a.nc", hole[:, :, flip, flip], latitude=latitude, longitude=longitude)
+    boxes = "--train_box", 15, 22.5, -37, -29, "--test_box", 39.9 - 360, 60 - 360, -30, 10
+    assert prepare("ocean", "--train", file, "--data_dir", tmp_path / "boxes", *boxes, *SMALL) == 0
+    files = [write(tmp_path / f"{name}.nc", part) for name, part in zip("bc", parts, strict=True)]
+    assert prepare("ocean", "--train", files[0], "--test", files[1], "--data_dir", tmp_path / "parts", *SMALL) == 0
+    found, expected = (read_meta(tmp_path / name / "ocean") for name in ("boxes", "parts"))
+    source = found.pop("source")
+    assert source["train_box"] == [15, 22.5, -37, -29]
+    assert source["test_box"] == [39.9 - 360, -300, -30, 10]
+    assert source["train"] == source["test"] == ["a.nc"]
+    del expected["source"]
+    assert found == expected
+    for name in found["splits"]:
+        np.testing.assert_array_equal(*(read_windows(tmp_path / f / "ocean", name) for f in ("boxes", "parts")))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (("--train_box", 40, 50, 0, 10), "0 to 10 is not one piece of the grid, which is -40 to -33"),
+        (("--train_box", 24, 11, -41, -30), "24 to 11 is not one piece of the grid, which is 10 to 25"),
+        (("--train_box", 10, 14, -41, -30), "the grid is 8 x 5, smaller than --tile 8"),
+        (("--train_box", 10, 14, -30, -41), "--train_box is WEST EAST SOUTH NORTH, got 10 14 -30 -41"),
+        (("--train_box", 10, 14, -30, "nan"), "'nan' is not an angle in degrees"),
+        (("--test_box", 10, 14, -41, -30), "--test_box has places to train on"),
+        (("--train_box", 10, 18, -41, -30, "--test_box", 17, 25, -41, -30), "--test_box has places to train on"),
+        (("--train_box", 10, 18, -41, -30, "--test_box", 0, 360, -41, -30), "--test_box has places to train on"),
+    ],
+)
+def test_boxes_that_are_none(boxes, message, tmp_path, capsys):
+    file = write(tmp_path / "a.nc", vortices(8, 16))
+    assert message in refused(capsys, tmp_path, "ocean", "--train", file, *boxes, *SMALL, usage=True)
 
 
 def test_steps_need_not_be_exact():
