@@ -41,7 +41,8 @@ run() {
 }
 
 # small DATASET UNET_EPOCHS RESNET_EPOCHS SCALE_UNET_EPOCHS SCALE_RESNET_EPOCHS: the ten small nets
-settings="--input_length=10 --output_length=2 --batch_size=8 --learning_rate=0.003 --decay_rate=0.75"
+common="--input_length=10 --output_length=2 --batch_size=8 --learning_rate=0.003"
+settings="$common --decay_rate=0.75"
 small() {
     for symmetry in None UM Mag; do
         run --dataset="$1" --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch="$2" $settings
@@ -92,8 +93,9 @@ if [ "$mode" != full ]; then
     fi
     data=$ocean
     if [ -f "$data/ocean/meta.json" ] && [ "$mode" != ablation ] && { [ "$mode" = evidence ] || [ "$list" ]; }; then
-        small Ocean 12 12 12 12
-        [ "$mode" = evidence ] && controls Ocean 12
+        settings="$common --decay_rate=0.85"
+        small Ocean 24 24 24 24
+        [ "$mode" = evidence ] && controls Ocean 24
     fi
 else
     if [ "$list" ] || [ -f "$data/rbc/meta.json" ]; then

@@ -1,6 +1,6 @@
 """The two skeletons, ResNet and U-Net, written once; every symmetry fills in its own layers.
 
-Layer counts and widths: paper.md of the design, section 5 (Wang, Walters and Yu, ICLR 2021, appendix).
+Layer counts and widths: Wang, Walters and Yu, ICLR 2021, appendix, and the code released with it.
 """
 
 from abc import ABC, abstractmethod
