@@ -1,5 +1,7 @@
 """Energy spectrum of forecasts and the energy spectrum error (ESE) of the paper."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -14,8 +16,8 @@ def rings(height, width, device=None):
     the zero frequency. (The release centres its rings half a cell off.)
 
     Returns:
-        ``(ring, weight)``: the ring of every mode, ``(height * (width // 2 + 1),)`` int64, and how often the mode
-        stands in the full plane, 1 or 2.
+        ``(ring, weight, size)``: the ring of every mode, ``(height * (width // 2 + 1),)`` int64, how often the mode
+        stands in the full plane, 1 or 2, and how many modes of that plane each ring has, ``(rings,)`` float64.
     """
     longer = max(height, width)
     ky = torch.fft.fftfreq(height, 1 / longer, dtype=torch.float64, device=device)
@@ -26,7 +28,10 @@ def rings(height, width, device=None):
     if width % 2 == 0:
         weight[:, -1] = 1  # the Nyquist column is its own mirror image
     # The products of frequencies and sides are whole numbers up to rounding; do not let it drop them a ring.
-    return (radius + 1e-9).long().flatten(), weight.flatten()
+    ring, weight = (radius + 1e-9).long().flatten(), weight.flatten()
+    # Calculated here rather than asked for: a GPU would have to be waited for.
+    outermost = int(math.hypot(height // 2 * longer / height, width // 2 * longer / width) + 1e-9)
+    return ring, weight, weight.new_zeros(outermost + 1).index_add_(0, ring, weight)
 
 
 def kinetic_energy(frames):
@@ -55,15 +60,14 @@ def energy_spectrum(frames, mask=None):
         side N the last complete ring is N // 2, beyond it only the corners of the plane contribute.
     """
     height, width = frames.shape[-2:]
-    ring, weight = rings(height, width, frames.device)
-    count = torch.bincount(ring, weight)
+    ring, weight, size = rings(height, width, frames.device)
     spectra = []
     for i in range(0, len(frames), CHUNK):
         energy = kinetic_energy(frames[i : i + CHUNK])
         if mask is not None:
             energy = energy * mask[i : i + CHUNK, 0]
         power = torch.fft.rfft2(energy).abs().square().flatten(1) * weight
-        spectra.append(power.new_zeros(len(power), len(count)).index_add_(1, ring, power) / count)
+        spectra.append(power.new_zeros(len(power), len(size)).index_add_(1, ring, power) / size)
     return torch.cat(spectra)
 
 
@@ -108,7 +112,7 @@ def velocity_spectrum(frames, mask=None):
         ``(n, rings)`` float64, averaged over the frames, in the squared unit of the flow. The sum over the rings is the
         energy (u^2 + v^2) / 2 of what is left, averaged with the squared window as weights.
     """
-    ring, weight = rings(*frames.shape[-2:], frames.device)
+    ring, weight, size = rings(*frames.shape[-2:], frames.device)
     sides = [torch.arange(n, dtype=torch.float64, device=frames.device) + 0.5 for n in frames.shape[-2:]]
     down, across = (torch.sin(torch.pi * side / len(side)) ** 2 for side in sides)
     window = down[:, None] * across
@@ -118,7 +122,7 @@ def velocity_spectrum(frames, mask=None):
         flow = part.double() * here
         flow -= flow.sum((-2, -1), keepdim=True) / here.sum((-2, -1), keepdim=True)
         power = torch.fft.rfft2(flow * here * window).abs().square().sum(2).mean(1).flatten(1) * weight
-        spectra.append(power.new_zeros(len(power), int(ring.max()) + 1).index_add_(1, ring, power))
+        spectra.append(power.new_zeros(len(power), len(size)).index_add_(1, ring, power))
     return torch.cat(spectra) / (2 * len(down) * len(across) * window.square().sum())
 
 

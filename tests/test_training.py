@@ -16,12 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import utils
-from evaluation import rmse
+from evaluation import energy_spectrum_error, equivariance_error, rmse
 from evaluation.speed import high_water
 from models import SYMMETRIES, build_model
-from utils import InputError, MeanSquare, Training, Windows, load_checkpoint, load_meta, roll_out, score, train
+from utils import (
+    InputError,
+    MeanSquare,
+    Training,
+    Windows,
+    load_checkpoint,
+    load_meta,
+    roll_out,
+    score,
+    train,
+    transform,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +55,38 @@ def fit(data_dir, meta, folder, symmetry="None", seed=0, **changes):
     chosen = Training(**{**vars(SETTINGS), "seed": seed, **changes})
     history = train(small(symmetry, seed=seed), *windows, chosen, folder)
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuse operations on tensors of several devices; only indices may come from another."""
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        tensors = (leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, torch.Tensor))
+        devices = {tensor.device for tensor in tensors if tensor.dim()}
+        assert len(devices) <= 1 or operation == torch.ops.aten.index.Tensor, f"{operation} on {devices}"
+        return operation(*arguments, **options or {})
+
+
+@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_a_step_stays_on_its_device(symmetry, architecture):
+    """Augmentation, roll-out, loss, gradients and measures: no tensor elsewhere, and nothing that waits for a value.
+
+    The device is torch's "meta", which has shapes but no values, so that reading one is an error.
+    """
+    group, model = SYMMETRIES[symmetry], small(symmetry, architecture).to("meta")
+    g = torch.full((2,), 1.25) if symmetry == "Scale" else group.sample(2)
+    past, future = group.source_window(g, 4, 3)
+    with OneDevice():
+        frames = torch.randn(2, past + future, 2, 32, 32, device="meta")
+        mask = torch.ones(2, 1, 32, 32, dtype=torch.bool, device="meta")
+        frames, mask = transform(group, g, frames, mask, past - 1, 4, 3)
+        prediction = roll_out(model, frames[:, :4], 3, mask)
+        MeanSquare().add(prediction, frames[:, 4:], mask).sum().backward()
+        assert all(parameter.grad.is_meta for parameter in model.parameters())
+        errors = equivariance_error(lambda x, land: roll_out(model, x, 3, land), group, g, frames[:, :4], mask)
+        measures = *errors, energy_spectrum_error(prediction, frames[:, 4:], mask)
+        assert all(measure.is_meta for measure in measures)
 
 
 # ---------------------------------------------------------------- windows
