@@ -68,9 +68,9 @@ if [ "$mode" != full ]; then
     if [ ! "$list" ] && [ ! -f "$data/rbc/meta.json" ]; then
         "$python" data_prep.py rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105 --data_dir "$data" || exit
     fi
-    if [ "$mode" = quick ] && [ ! "$list" ]; then
+    if [ ! "$list" ]; then
         # Nets this small do not fill two cores: two runs at a time, of one thread each.
-        sh run.sh quick --list | tr '\n' '\0' | OMP_NUM_THREADS=1 xargs -0 -n 1 -P 2 sh -c 'eval "$0"' || failed=2
+        sh run.sh "$mode" --list | tr '\n' '\0' | OMP_NUM_THREADS=1 xargs -0 -n 1 -P 2 sh -c 'eval "$0"' || failed=2
     elif [ "$mode" = quick ]; then
         small RBC 4 5 2 1
     elif [ "$mode" = ablation ]; then
@@ -92,7 +92,7 @@ if [ "$mode" != full ]; then
         done
     fi
     data=$ocean
-    if [ -f "$data/ocean/meta.json" ] && [ "$mode" != ablation ] && { [ "$mode" = evidence ] || [ "$list" ]; }; then
+    if [ "$list" ] && [ "$mode" != ablation ] && [ -f "$data/ocean/meta.json" ]; then
         settings="$common --decay_rate=0.85"
         small Ocean 24 24 24 24
         [ "$mode" = evidence ] && controls Ocean 24
