@@ -4,6 +4,7 @@
     python data_prep.py rbc --simulate small       convection made here instead of downloaded, in half a minute
     python data_prep.py ocean --train atlantic.nc indian.nc north_pacific.nc --test south_pacific_test.nc
     python data_prep.py ocean --train currents/*.nc --tile 32 --max_land 0.2 --gap 50
+    python data_prep.py ocean --train currents/*.nc --train_box -44 -23 25 46 --test_box -180 -159 -59 -40
     python data_prep.py ocean --print_download     the commands that fetch the ocean files
     python data_prep.py                            whatever of these files lies in this folder
 
