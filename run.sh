@@ -78,6 +78,9 @@ if [ "$mode" != full ]; then
             --readout=increment --readout=drift --readout=frame "--num_scales=1 --scale_interaction=1"; do
             run --dataset=RBC --architecture=Unet --symmetry=Scale $option --width=0.125 --num_epoch=6 $settings
         done
+        for symmetry in None Scale; do # trained on longer roll-outs
+            run --dataset=RBC --architecture=Unet --symmetry=$symmetry --width=0.125 --num_epoch=6 $settings --output_length=4
+        done
     else
         small RBC 6 6 6 6
         controls RBC 6

@@ -141,11 +141,11 @@ def group_runs(runs):
         key = (group["dataset"], group.data, net(group))
         alike = [other for other in groups if (other["dataset"], other.data, net(other)) == key]
         group.label = net(group)
-        usual = {"width": 1, "train_fraction": 1, **SYMMETRIES[group["symmetry"]].options}
+        usual = {"width": 1, "train_fraction": 1, "amp": False, **SYMMETRIES[group["symmetry"]].options}
         for name in (*SETTINGS, *group.options):
-            # What is usual is not said; what has no usual value is, where others have another.
-            said = group[name] != usual[name] if name in usual else any(other[name] != group[name] for other in alike)
-            if said:
+            # What is usual is not said; where nothing is, what most of its kind have.
+            common = usual[name] if name in usual else majority([other[name] for other in alike])
+            if group[name] != common:
                 group.label += f" {name} {group[name]}" if name != "amp" else " amp" * group["amp"]
 
     def order(group):
@@ -156,6 +156,11 @@ def group_runs(runs):
         return dataset, group.data, architecture, symmetry, changed, settings_of(group.runs[0])
 
     return sorted(groups, key=order)
+
+
+def majority(values):
+    """What more than half of the values are, None if there is no such value."""
+    return next((value for value in values if 2 * values.count(value) > len(values)), None)
 
 
 def net(group):

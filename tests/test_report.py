@@ -129,6 +129,13 @@ def test_other_settings_are_another_row(tmp_path, capsys, setting):
     }
 
 
+def test_what_most_have_is_not_said(tmp_path):
+    for width, length in ((1.0, 3), (0.5, 3), (0.25, 4)):
+        write_run(tmp_path, same(0.3), symmetry="UM", width=width, output_length=length)
+    labels = {group.label for group in group_runs(load_runs(tmp_path))}
+    assert labels == {"ResNet UM", "ResNet UM width 0.5", "ResNet UM output_length 4 width 0.25"}
+
+
 def test_options_of_a_symmetry(tmp_path, monkeypatch):
     """They tell groups apart, and one that is not the default is said, even where it is the only one."""
     runs = [write_run(tmp_path, same(0.3 + seed), symmetry="Mag", seed=seed) for seed in range(3)]
