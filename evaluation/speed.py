@@ -313,7 +313,7 @@ def peak_rates(setting):
         ("convolution", partial(conv2d, padding=1), image, kernel),
     ):
         count = operations(function, *factors)  # warms up, too
-        rates[name] = count / min(seconds(setting.device, function, *factors) for _ in range(20))
+        rates[name] = count / min(seconds(setting.device, function, *factors) for _ in range(10))
     return rates
 
 

@@ -304,7 +304,7 @@ def test_the_command(capsys):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at it
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [pytest.param("ResNet", marks=pytest.mark.slow), "Unet"])
 def test_compiled_and_cached_kernels_have_the_same_gradients(architecture):
     """A roll-out derives every kernel once; autograd, a compiled graph and a second step agree with the plain way."""
     model = make(architecture, width=0.0625).train()
