@@ -37,6 +37,25 @@ def read(results):
     return tuple(json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
 
 
+FINISHED = "--symmetry", "Mag", "--num_epoch", "1"
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """Results with one finished run, whose flags are not the defaults."""
+    results = tmp_path_factory.mktemp("finished")
+    assert run(data_dir, results, *FINISHED) == 0
+    return results
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The folder of a copy of it, in ``tmp_path / "results"``, to be changed."""
+    shutil.copytree(finished, tmp_path / "results")
+    (folder,) = (tmp_path / "results").iterdir()
+    return folder
+
+
 def numbers(results):
     """metrics.json of the only run in ``results``, without what the machine had to do with."""
     return {name: value for name, value in read(results)[1].items() if name != "peak_memory_mib"}
@@ -128,13 +147,11 @@ def test_a_part_of_the_training_windows(data_dir, meta, tmp_path, capsys, fracti
     assert torch.equal(window[0], whole[0])
 
 
-def test_a_run_from_before_the_fraction_is_still_the_same_run(data_dir, tmp_path, capsys):
-    assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
-    (path,) = tmp_path.glob("*/config.json")
-    config = json.loads(path.read_text())
+def test_a_run_from_before_the_fraction_is_still_the_same_run(data_dir, copied, capsys):
+    config = json.loads((copied / "config.json").read_text())
     del config["train_fraction"]
-    path.write_text(json.dumps(config))
-    assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
+    (copied / "config.json").write_text(json.dumps(config))
+    assert run(data_dir, copied.parent, *FINISHED) == 0
     assert "is finished" in capsys.readouterr().out
 
 
@@ -156,14 +173,6 @@ def test_peak_memory_is_that_of_the_system():
 def evaluate(folder, *arguments):
     (folder,) = folder.iterdir()
     return exit_code(lambda: run_model.main(["--evaluate", str(folder), "--device", "cpu", *map(str, arguments)]))
-
-
-@pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
-    """Results with one finished run, whose flags are not the defaults."""
-    results = tmp_path_factory.mktemp("finished")
-    assert run(data_dir, results, "--symmetry", "Mag", "--num_epoch", "1") == 0
-    return results
 
 
 def test_scoring_again_gives_the_same_scores(data_dir, finished, tmp_path, capsys):
@@ -254,26 +263,21 @@ def test_low_precision(data_dir, tmp_path, symmetry):
     assert rmse[0] == pytest.approx(rmse[1], rel=0.05)
 
 
-def test_other_data_are_refused(data_dir, tmp_path, capsys):
-    assert run(data_dir, tmp_path) == 0
-    (folder,) = tmp_path.iterdir()
-    config = json.loads((folder / "config.json").read_text())
+def test_other_data_are_refused(data_dir, copied, capsys):
+    config = json.loads((copied / "config.json").read_text())
     config["data"]["train"] = "of another flow"
-    (folder / "config.json").write_text(json.dumps(config))
-    before = (folder / "metrics.json").read_bytes()
-    assert run(data_dir, tmp_path) == 2
+    (copied / "config.json").write_text(json.dumps(config))
+    before = (copied / "metrics.json").read_bytes()
+    assert run(data_dir, copied.parent, *FINISHED) == 2
     assert "holds a run with other data" in capsys.readouterr().err
-    assert (folder / "metrics.json").read_bytes() == before
+    assert (copied / "metrics.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"epochs": 1'])
-def test_broken_results(data_dir, tmp_path, capsys, name, content):
-    assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
-    (folder,) = tmp_path.iterdir()
-    (folder / name).write_text(content)
-    capsys.readouterr()
-    assert run(data_dir, tmp_path, "--num_epoch", "1") == 2
+def test_broken_results(data_dir, copied, capsys, name, content):
+    (copied / name).write_text(content)
+    assert run(data_dir, copied.parent, *FINISHED) == 2
     assert f"{name} is broken; use --no_resume" in capsys.readouterr().err
 
 
