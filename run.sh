@@ -2,7 +2,7 @@
 # sh run.sh                          the release's sweep at full width, on what data_prep.py prepared in data/
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
 # sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
-#                                    any): about 14 minutes on two CPU cores, no download
+#                                    any): about 15 minutes on two CPU cores, no download
 # SEEDS="0 1 2" sh run.sh evidence   the same nets trained longer, with augmentation and with fewer samples: what the
 #                                    README's tables and figures are made of; hours
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
@@ -72,7 +72,7 @@ if [ "$mode" != full ]; then
         # Nets this small do not fill two cores: two runs at a time, of one thread each.
         sh run.sh "$mode" --list | tr '\n' '\0' | OMP_NUM_THREADS=1 xargs -0 -n 1 -P 2 sh -c 'eval "$0"' || failed=2
     elif [ "$mode" = quick ]; then
-        small RBC 4 5 2 1
+        small RBC 4 5 2 2
     elif [ "$mode" = ablation ]; then
         for option in --scale_interaction=1 --projection=one --projection=max --lifting=space --lifting=release \
             --readout=increment --readout=drift --readout=frame "--num_scales=1 --scale_interaction=1"; do
