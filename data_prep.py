@@ -457,7 +457,13 @@ def turn(west, east):
 
 
 def between(low, high, values, order):
-    """The ascending ``values`` (degrees) from ``low`` to ``high``, and the slice of the file that holds them."""
+    """The ascending ``values`` from ``low`` to ``high``, and the slice of the file that holds them; None is no limit.
+
+    Degrees of longitude count modulo 360, which does no harm to latitude.
+
+    Raises:
+        InputError: nothing lies there, or it is in two pieces at the edges of the grid.
+    """
     if low is None:
         return values, slice(None)
     chosen = np.flatnonzero((values - low) % 360 <= turn(low, high))

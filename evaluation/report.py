@@ -25,7 +25,7 @@ from pathlib import Path
 from evaluation.claims import verdicts
 from evaluation.runs import SETTINGS, collect, group_runs, load_runs, missing_runs, scale_and_plain
 from models import SYMMETRIES
-from utils import InputError, exit_code, replacing
+from utils import TEST_STEPS, InputError, exit_code, replacing
 
 # RMSE and ESE, mean and std over 5 seeds, on future time and on another domain, from the README of the authors' code
 # (Rose-STL-Lab/Equivariant-Net, e6f4c84): ocean currents of 2021 and 2022.
@@ -153,7 +153,10 @@ def mark_best(groups, table, best_of):
 
 
 def factor_tables(groups):
-    """Skill against persistence and ESE of scale nets, and of the plain nets of their sweeps, by upscaling factor."""
+    """Scale nets beside the plain nets of their sweeps.
+
+    Skill against persistence and ESE by upscaling factor, RMSE by forecast frame on the original flows.
+    """
     tested = scale_and_plain(groups)
     if not tested:
         return []
@@ -171,13 +174,19 @@ def factor_tables(groups):
     def errors(group):
         return [number(group, "scores", "Scale", "by_factor", factor, "ese", form=".2f") for factor in factors]
 
+    def frames(group):
+        runs = group.values("scores", "test", "rmse_per_step")
+        return [number_of([steps[i] for steps in runs], form=".2f") for i in range(TEST_STEPS)]
+
     columns = [f"x{factor}" for factor in factors]
     note = "1 - RMSE / RMSE(persistence) over 10 frames; 0 is no forecast"
     skill = table_of(tested, "skill by upscaling factor", columns, skills, note)
     spectrum = table_of(tested, "ESE by upscaling factor", columns, errors)
+    by_frame = table_of(tested, "RMSE by forecast frame on test", [f"{i + 1}" for i in range(TEST_STEPS)], frames)
     mark_best(tested, skill, max)
     mark_best(tested, spectrum, min)
-    return [skill, spectrum]
+    mark_best(tested, by_frame, min)
+    return [skill, spectrum, by_frame]
 
 
 def authors_table(groups):
@@ -398,7 +407,7 @@ def parser_of_results(**options):
     subject = parser.add_mutually_exclusive_group()
     for name, words in {
         "verdicts": "judge the paper's claims instead (evaluation/claims.py)",
-        "factors": "compare scale nets with plain nets by upscaling factor instead",
+        "factors": "compare scale nets with plain nets by upscaling factor, and by frame, instead",
     }.items():
         subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)
     parser.set_defaults(subject="scores")

@@ -220,9 +220,10 @@ def test_csv_holds_every_number(tmp_path, capsys):
     assert {row["augment"] for row in rows} == {"Mag"}
 
 
-def write_factors(folder, factors, persistence=1.0):
-    """Scores by upscaling factor ``{factor: (RMSE, ESE)}`` into a run's metrics."""
+def write_factors(folder, factors, persistence=1.0, steps=(0.3,) * 10):
+    """Scores by upscaling factor ``{factor: (RMSE, ESE)}``, and RMSEs by frame, into a run's metrics."""
     scores = {name: {"rmse": 0.3, "ese": 0.3} for name in ("test", "Scale")}
+    scores["test"]["rmse_per_step"] = steps
     scores["Scale"]["by_factor"] = {factor: {"rmse": rmse, "ese": ese} for factor, (rmse, ese) in factors.items()}
     still = {name: {"rmse": persistence} for name in ("test", "Scale")}
     still["Scale"]["by_factor"] = {factor: {"rmse": persistence} for factor in factors}
@@ -233,7 +234,8 @@ def test_skill_by_factor(tmp_path, capsys):
     """Every skill is of its own run's persistence; only plain nets of a scale net's sweep stand beside it."""
     for seed, persistence in enumerate((0.5, 1.0)):
         folder = write_run(tmp_path, {"test": (0.3, 1)}, symmetry="Scale", architecture="Unet", seed=seed)
-        write_factors(folder, {"10": (0.25, 1.25), "1.5": (0.4, 1.0)}, persistence)
+        steps = [(0.1 + 0.2 * seed) * (i + 1) for i in range(10)]
+        write_factors(folder, {"10": (0.25, 1.25), "1.5": (0.4, 1.0)}, persistence, steps)
     folder = write_run(tmp_path, {"test": (0.3, 1)}, symmetry="None", architecture="Unet")
     write_factors(folder, {"10": (0.3, 1.5), "1.5": (2.0, 1.0)})
     for others in ({"width": 0.5}, {"augment": "UM"}, {"architecture": "ResNet"}):
@@ -248,6 +250,10 @@ def test_skill_by_factor(tmp_path, capsys):
     }
     _, rows = table(text, "RBC: ESE by upscaling factor")
     assert rows["Unet Scale"] == ["2", "1.00+-0.00", "1.25+-0.00*"]
+    columns, rows = table(text, "RBC: RMSE by forecast frame on test")
+    assert columns == ["n", *map(str, range(1, 11))]
+    assert rows["Unet Scale"][:3] == ["2", "0.20+-0.14*", "0.40+-0.28"]  # means of .1 and .3, of .2 and .6
+    assert rows["Unet"][:3] == ["1", "0.30", "0.30*"]
     rows = csv.DictReader(io.StringIO(run_report(capsys, tmp_path, "--csv")))
     found = {(row["measure"], row["set"], row["n"]): float(row["mean"]) for row in rows if row["symmetry"] == "Scale"}
     assert found["rmse", "Scale x10", "2"] == 0.25
