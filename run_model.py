@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 
 from evaluation import equivariance_error
+from flows.store import load_meta, read_table
+from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES, build_model, match
 from utils import (
     DATASETS,
@@ -27,14 +29,12 @@ from utils import (
     TEST_STEPS,
     InputError,
     Training,
-    Windows,
     choose_device,
     connect,
     exit_code,
     groups_of_equals,
     keep_memory,
     load_checkpoint,
-    load_meta,
     mean_over_windows,
     peak_memory,
     persistence,
@@ -42,7 +42,6 @@ from utils import (
     processes,
     rank,
     read_json,
-    read_table,
     roll_out,
     score,
     set_precision,

@@ -1,4 +1,4 @@
-"""Windows over prepared frames, the roll-out, the training loop, checkpoints.
+"""The roll-out, the training loop, checkpoints, processes.
 
 Everything here serves every model alike: a model is a map from
 ``(n, time, 2, H, W)`` to the next frame ``(n, 2, H, W)``.
@@ -9,14 +9,11 @@ import csv
 import ctypes
 import json
 import math
-import mmap
 import os
 import secrets
 import sys
 import time
 import warnings
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -176,6 +173,7 @@ def write_json(path, value):
 
 # ---------------------------------------------------------------- what a run leaves
 
+DATASETS = ("RBC", "Ocean")
 TEST_STEPS = 10  # frames forecast in every test, as in the paper
 # What two runs must share to be the same run; the rest of config.json only describes.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
@@ -360,158 +358,6 @@ def shared_roll_out(model):
         return DistributedDataParallel(RollOut(model), broadcast_buffers=False)
 
 
-# ---------------------------------------------------------------- prepared data
-
-DATASETS = ("RBC", "Ocean")
-SCHEMA = 1  # of meta.json; raised when its meaning changes
-
-
-def window_starts(split, length):
-    """First frames of the windows of a split, and their tiles.
-
-    ``split`` is a split's entry of ``meta.json``. Windows of ``length`` frames lie inside one
-    segment (no gap in time inside a window); they are ordered by start, then tile, and the
-    split owns ``count`` of them from the ``first`` on.
-
-    Returns:
-        ``(tile, start)``, two int64 tensors of ``count`` entries.
-    """
-    starts = torch.cat([torch.arange(begin, end - length + 1) for begin, end in split["segments"]])
-    flat = torch.arange(split["first"], split["first"] + split["count"])
-    tiles = split["shape"][0]
-    return flat % tiles, starts[flat // tiles]
-
-
-def load_meta(folder):
-    """Read ``meta.json`` of a prepared data set.
-
-    Raises:
-        InputError: no data there, or written by another version.
-    """
-    path = Path(folder) / "meta.json"
-    try:
-        meta = json.loads(path.read_text())
-        schema = meta["schema"]
-    except FileNotFoundError:
-        raise InputError(f"no prepared data in {folder}; make them with data_prep.py (see README.md)") from None
-    except (ValueError, TypeError, KeyError):
-        raise InputError(f"{path} is not a description of prepared data; run data_prep.py again") from None
-    if schema != SCHEMA:
-        raise InputError(f"{path} has schema {schema}, this version reads {SCHEMA}; run data_prep.py again")
-    return meta
-
-
-def read_table(path, count):
-    """Group elements of a transformed test set, one per window, as data_prep.py drew them."""
-    try:
-        with np.load(path) as file:
-            elements = torch.from_numpy(file["elements"])
-    except (OSError, ValueError, KeyError):
-        raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
-    if len(elements) != count:
-        raise InputError(f"{path} has {len(elements)} entries for {count} windows; run data_prep.py again")
-    return elements
-
-
-class Windows:
-    """The windows of one split, read on the fly from frames that are stored once.
-
-    The frames stay memory-mapped; on CUDA they move to the device if they take less than a third of its free memory.
-    Mapped frames may be many times the memory of the machine: only those of a batch count as memory of this process.
-
-    Args:
-        folder: the prepared data set.
-        meta: its ``meta.json``.
-        split: "train", "valid", "test" or "domain".
-        device: where batches are wanted.
-
-    Raises:
-        InputError: the files are not what ``meta`` says.
-    """
-
-    def __init__(self, folder, meta, split, device="cpu"):
-        entry = meta["splits"][split]
-        self.device = torch.device(device)
-        self.history, self.horizon = meta["history"], meta["horizon"]
-        self.frames, self.mapping, self.offset = _open_array(Path(folder) / entry["frames"], entry["shape"])
-        self.frame_bytes = self.frames[0, 0].nbytes
-        self.mask = None
-        if entry["mask"] is not None:
-            tiles, _, _, height, width = entry["shape"]
-            mask, *_ = _open_array(Path(folder) / entry["mask"], [tiles, height, width])
-            self.mask = mask.to(self.device)
-        self.tile, self.start = window_starts(entry, self.history + self.horizon)
-        if self.device.type == "cuda" and self.frames.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
-            self.frames = self.frames.to(self.device)
-
-    def __len__(self):
-        return len(self.start)
-
-    def keep_last(self, fraction):
-        """Drop all but the last ``fraction`` of the windows in time; at least one stays."""
-        count = max(1, round(fraction * len(self)))
-        self.tile, self.start = self.tile[-count:], self.start[-count:]
-
-    def read(self, index, past, future):
-        """Read windows ``index`` (n,): the ``past`` frames before the forecast and the ``future`` frames from it on.
-
-        Returns:
-            ``(frames, mask)``: ``(n, past + future, 2, H, W)`` and ``(n, 1, H, W)`` (None without land), on the device.
-        """
-        tile = self.tile[index]
-        time = self.start[index, None] + torch.arange(self.history - past, self.history + future)
-        mapped = not self.frames.is_cuda and hasattr(mmap, "MADV_WILLNEED")
-        if mapped:
-            # The system fetches all windows at once, not page by page.
-            begins = self.offset + self.frame_bytes * (tile * self.frames.shape[1] + time[:, 0])
-            begins -= begins % mmap.PAGESIZE
-            for begin in begins.tolist():
-                self.mapping.madvise(mmap.MADV_WILLNEED, begin, self.frame_bytes * time.shape[1] + mmap.PAGESIZE)
-        frames = self.frames[tile[:, None], time]
-        if mapped:
-            self.mapping.madvise(mmap.MADV_DONTNEED)  # it may keep what was read, this process need not
-        if self.device.type == "cuda" and not frames.is_cuda:
-            frames = frames.pin_memory().to(self.device, non_blocking=True)
-        return frames, None if self.mask is None else self.mask[tile, None]
-
-    def batches(self, order, batch_size, past, future, workers=0, shared=False):
-        """Yield ``(index, frames, mask)`` for the windows in ``order``, read ahead by ``workers`` threads.
-
-        ``shared``: of every batch only this process's share, empty where there are more processes than windows.
-        """
-        chunks = order.split(batch_size)
-        if shared:
-            chunks = [share(chunk) for chunk in chunks]
-
-        def read(index):
-            return index, *self.read(index, past, future)
-
-        if workers == 0:
-            yield from map(read, chunks)
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            pending = deque()
-            for chunk in chunks:
-                pending.append(pool.submit(read, chunk))
-                if len(pending) > workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-
-
-def _open_array(path, shape):
-    """A mapped ``.npy`` file: a tensor that must not be written to, its ``mmap``, and where in it the array begins."""
-    try:
-        array = np.load(path, mmap_mode="r")  # copy-on-write would have to fit into memory
-    except (FileNotFoundError, ValueError, EOFError):
-        raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
-    if list(array.shape) != shape:
-        raise InputError(f"{path} has shape {array.shape}, meta.json says {tuple(shape)}; run data_prep.py again")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(array), array.base, array.offset
-
-
 # ---------------------------------------------------------------- forecasts
 
 
@@ -643,7 +489,7 @@ def score(forecast, windows, past, steps, batch_size, workers=0, symmetry=None, 
 
     Args:
         forecast: ``(frames, steps, mask)`` -> ``(n, steps, 2, H, W)``, such as ``partial(roll_out, model)``.
-        windows: :class:`Windows`.
+        windows: :class:`flows.windows.Windows`.
         past, steps: input frames and forecast frames.
         symmetry, elements: transform window i by the group element ``elements[i]`` before it is forecast.
         spectra: also compute the energy spectrum errors.

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import load_array
 from evaluation.spectrum import power_law
 from evaluation.style import (
     DIVERGING,
@@ -17,6 +16,7 @@ from evaluation.style import (
     save,
     save_animation,
 )
+from flows.arrays import load_array
 from simulation.rayleigh_benard import Settings, statistics, temperature_file
 from utils import InputError
 

@@ -36,19 +36,18 @@ from evaluation.style import (
     save,
     save_animation,
 )
+from flows.store import load_meta, read_table
+from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from utils import (
     DATASETS,
     TEST_STEPS,
     InputError,
-    Windows,
     choose_device,
     exit_code,
     load_checkpoint,
-    load_meta,
     persistence,
     read_json,
-    read_table,
     roll_out,
 )
 

@@ -39,6 +39,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from evaluation.spectrum import energy_spectrum_error
+from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES, build_model, match
 from models.backbone import repeat_pixels
 from models.magnitude import MagnitudeConv2d, MagnitudeUpsampling
@@ -47,7 +48,6 @@ from models.scale import NEGATIVE_SLOPE, ScaleConv2d
 from models.uniform_motion import UniformMotionConv2d, UniformMotionUpsampling
 from utils import (
     InputError,
-    Windows,
     choose_device,
     derive_kernels,
     exit_code,

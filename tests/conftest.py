@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import data_prep
-from utils import load_meta
+from flows.store import load_meta
 
 torch.set_num_threads(1)  # the tensors of the tests are too small to share
 

@@ -19,7 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data_prep
-from utils import InputError, exit_code, window_starts
+from flows import store
+from flows.splits import plan_domain, plan_splits
+from flows.windows import window_starts
+from models import SYMMETRIES
+from utils import InputError, exit_code
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared" / "data" / "ocean" / "ocean_current_sample.pt"
@@ -157,14 +161,14 @@ def test_default_splits_of_the_release(tmp_path):
 
 
 def test_blocks_of_time_do_not_show(raw, prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(data_prep, "BLOCK_BYTES", 1)
+    monkeypatch.setattr("flows.source.BLOCK_BYTES", 1)
     np.save(tmp_path / "raw.npy", raw)
     assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL) == 0
     assert np.load(tmp_path / "rbc" / "train.npy").tobytes() == np.load(prepared / "train.npy").tobytes()
 
 
 def test_memory_is_bounded_by_the_block_not_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_prep, "BLOCK_BYTES", 2**19)
+    monkeypatch.setattr("flows.source.BLOCK_BYTES", 2**19)
     raw = np.lib.format.open_memmap(tmp_path / "raw.npy", "w+", np.float32, (150, 2, 128, 256))  # 39 MB
     raw[:] = np.random.default_rng(0).normal(size=(150, 1, 1, 256))
     del raw
@@ -223,9 +227,9 @@ def test_splits_are_consecutive_windows_of_the_source(flow):
     starts = len(everything) // tiles
     if starts < 3 + 2 * gap:
         with pytest.raises(InputError, match=f"wanted {window + 2 + 2 * gap}"):
-            data_prep.plan_splits(segments, tiles, window, gap, wanted)
+            plan_splits(segments, tiles, window, gap, wanted)
         return
-    splits = data_prep.plan_splits(segments, tiles, window, gap, wanted)
+    splits = plan_splits(segments, tiles, window, gap, wanted)
     begin, found = 0, {}
     for name, split in splits.items():
         found[name] = windows_of(split, tiles, window)
@@ -249,12 +253,12 @@ def test_domain_takes_the_first_windows(flow):
     segments, tiles, window, _, (wanted, _, _) = flow
     available = tiles * sum(max(0, end - begin - window + 1) for begin, end in segments)
     if available:
-        split = data_prep.plan_domain(segments, tiles, window, wanted)
+        split = plan_domain(segments, tiles, window, wanted)
         assert split.count == len(windows_of(split, tiles, window)) == min(wanted, available)
         assert split.first == 0
     else:
         with pytest.raises(InputError, match="frames"):
-            data_prep.plan_domain(segments, tiles, window, wanted)
+            plan_domain(segments, tiles, window, wanted)
 
 
 def test_gap_of_a_window_shares_no_frame(raw, tmp_path):
@@ -275,7 +279,7 @@ def test_orientation_of_the_authors_sample():
     if not SAMPLE.exists():
         pytest.skip("no ../shared")
     frames = torch.load(SAMPLE, weights_only=True).numpy()[None]
-    np.testing.assert_allclose(data_prep.orientation(frames, None), [0.076, 0.348], atol=5e-4)
+    np.testing.assert_allclose(store.orientation(frames, None), [0.076, 0.348], atol=5e-4)
 
 
 def vortices(rows=16, columns=24, frames=12):
@@ -304,8 +308,8 @@ def test_orientation_looks_at_water_only():
     land[..., 4:7, 5:9] = 0
     mask = np.ones((1, 16, 24), bool)
     mask[:, 4:7, 5:9] = False
-    assert data_prep.orientation(land, mask)[0] < 1e-6 < data_prep.orientation(land, None)[0]
-    assert data_prep.orientation(flow[..., :2, :], None) is None
+    assert store.orientation(land, mask)[0] < 1e-6 < store.orientation(land, None)[0]
+    assert store.orientation(flow[..., :2, :], None) is None
 
 
 def test_tables_are_seeded_and_one_per_test_window(raw, prepared, tmp_path):
@@ -314,7 +318,7 @@ def test_tables_are_seeded_and_one_per_test_window(raw, prepared, tmp_path):
         folder = tmp_path / str(seed)
         assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", folder, "--seed", seed, *SMALL) == 0
     meta = read_meta(prepared)
-    assert set(meta["tables"]["test"]) == set(data_prep.SYMMETRIES) - {"None"}
+    assert set(meta["tables"]["test"]) == set(SYMMETRIES) - {"None"}
     for file in meta["tables"]["test"].values():
         first, again, other = (
             np.load(folder / file)["elements"] for folder in (prepared, tmp_path / "0" / "rbc", tmp_path / "1" / "rbc")
@@ -375,8 +379,9 @@ def test_without_a_command_prepares_what_is_there(tmp_path, monkeypatch, capsys)
 
 
 def test_without_netcdf4(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(data_prep, "netCDF4", None)
-    assert "need the package netCDF4; pip install" in refused(capsys, tmp_path, "ocean", "--train", "a.nc")
+    monkeypatch.setattr("flows.netcdf.netCDF4", None)
+    (tmp_path / "a.nc").touch()
+    assert "need the package netCDF4; pip install" in refused(capsys, tmp_path, "ocean", "--train", tmp_path / "a.nc")
 
 
 def test_simulated_convection(tmp_path, capsys):
@@ -446,7 +451,7 @@ def test_success_replaces_the_old_data(raw, prepared, tmp_path, capsys):
 
 def test_killed_between_the_two_steps_of_a_replacement(tmp_path):
     (tmp_path / ".rbc.old").mkdir()
-    with pytest.raises(InputError), data_prep.new_folder(tmp_path / "rbc"):
+    with pytest.raises(InputError), store.new_folder(tmp_path / "rbc"):
         raise InputError
     assert [file.name for file in tmp_path.iterdir()] == ["rbc"]
 
@@ -466,7 +471,7 @@ def test_interrupt_leaves_nothing(raw, tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data_prep, "orientation", interrupt)
+    monkeypatch.setattr(store, "orientation", interrupt)
     np.save(tmp_path / "raw.npy", raw)
     assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path / "data", *SMALL) == 130
     assert capsys.readouterr().err == "stopped\n"

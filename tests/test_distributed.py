@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from flows.store import load_meta
+from flows.windows import Windows
 from models import SYMMETRIES, build_model
 from utils import (
     InputError,
     Training,
-    Windows,
     connect,
     exit_code,
     load_checkpoint,
-    load_meta,
     processes,
     rank,
     roll_out,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_data_prep import digest, prepare, read_meta, read_windows, refused, vortices
 
-import data_prep
+from flows.currents import speed_unit
+from flows.ocean import ocean_source, unbroken
 from utils import InputError
 
 OCEAN = Path(__file__).parents[2] / "shared" / "data" / "ocean"
@@ -248,7 +249,7 @@ def test_scalar_time(field, reference, tmp_path):
 
 
 def test_blocks_of_time_do_not_show(field, reference, tmp_path, monkeypatch):
-    monkeypatch.setattr(data_prep, "BLOCK_BYTES", 5 * 2 * 8 * 17 * 26)
+    monkeypatch.setattr("flows.source.BLOCK_BYTES", 5 * 2 * 8 * 17 * 26)
     assert_same(reference, tmp_path, write(tmp_path / "a.nc", field))
 
 
@@ -290,7 +291,7 @@ def test_land_is_what_is_missing_in_any_frame(tmp_path):
     flow = vortices(8, 8)
     flow[4, 0, 2, 3] = flow[6, 1, 5, 5] = np.nan
     file = write(tmp_path / "a.nc", flow)
-    assert not data_prep.ocean_source([file], 8, 0.3).read(0, 12)[..., [2, 5], [3, 5]].any()
+    assert not ocean_source([file], 8, 0.3).read(0, 12)[..., [2, 5], [3, 5]].any()
     assert prepare("ocean", "--train", file, "--data_dir", tmp_path, *SMALL) == 0
     mask = np.load(tmp_path / "ocean" / "test_mask.npy")
     assert np.argwhere(~mask).tolist() == [[0, 2, 3], [0, 5, 5]]
@@ -321,11 +322,11 @@ def test_no_window_crosses_a_missing_day(missing, tmp_path):
 
 def test_a_wrong_day_is_named(tmp_path, monkeypatch):
     """Its content is another day's: the flow jumps there and back. A gap in time is no jump."""
-    monkeypatch.setattr(data_prep, "BLOCK_BYTES", 4 * 2 * 8 * 8 * 8)
+    monkeypatch.setattr("flows.source.BLOCK_BYTES", 4 * 2 * 8 * 8 * 8)
     flow = vortices(8, 8, 40)
     flow[25] = flow[5]
     keep = [*range(10), *range(20, 40)]
-    source = data_prep.ocean_source([write(tmp_path / "a.nc", flow[keep], times=keep)], 8, 0)
+    source = ocean_source([write(tmp_path / "a.nc", flow[keep], times=keep)], 8, 0)
     warnings = [note for note in source.notes if note.startswith("warning")]
     assert [re.search("usual to (.*);", note)[1] for note in warnings] == ["2002-01-26", "2002-01-27"]
 
@@ -412,7 +413,7 @@ def test_steps_need_not_be_exact():
     """Times in single precision jitter; months differ by days."""
     months = np.array([0, 31, 59, 90, 120, 151, 181, 212])
     for times in (months, np.arange(8) + np.resize([0, 1e-4], 8)):
-        _, segments = data_prep.unbroken(np.rint(86400 * times))
+        _, segments = unbroken(np.rint(86400 * times))
         assert segments == [(0, 8)]
 
 
@@ -423,7 +424,7 @@ def test_forecast_of_many_runs_is_refused(tmp_path):
         runs = dataset.createVariable("runs", "f8", ("extra",))
         runs.setncatts({"units": "days since 2002-01-01", "standard_name": "forecast_reference_time"})
     with pytest.raises(InputError, match="dimension extra of uo has 2 entries"):
-        data_prep.ocean_source([file], 8, 0)
+        ocean_source([file], 8, 0)
 
 
 # ---------------------------------------------------------------- the real files
@@ -454,7 +455,7 @@ def test_globcurrent(tmp_path, capsys):
 def test_cmems(tmp_path):
     """The paper's product on its own grid, one day: open-water tiles as they are in the file."""
     file = next((OCEAN / "cmems_glo12").glob("*_100W-020E_10N-65N.nc"))
-    source = data_prep.ocean_source([file], 64, 0)
+    source = ocean_source([file], 64, 0)
     flow = direct_read(file)
     tiles = [flow[:, :, y : y + 64, x : x + 64] for y in range(0, 598, 64) for x in range(0, 1378, 64)]
     tiles = [tile for tile in tiles if not np.isnan(tile).any()]
@@ -479,7 +480,7 @@ def test_cmems_means_of_five_days(tmp_path):
 @pytest.mark.parametrize("name", ["argo_float_uv.nc", "drifter_uv.nc", "ship_uv.nc"])
 def test_toolbox_layout(name):
     """One point, at the surface of up to 50 depths."""
-    source = data_prep.ocean_source([OCEAN / "toolbox_layout" / name], 1, 0)
+    source = ocean_source([OCEAN / "toolbox_layout" / name], 1, 0)
     np.testing.assert_array_equal(source.read(0, 5)[0], direct_read(OCEAN / "toolbox_layout" / name))
     assert source.time_step == 6 * 3600
 
@@ -670,19 +671,19 @@ def test_no_damage_ends_in_a_traceback(format, tmp_path):
             damaged[place] = random.integers(256)
         (tmp_path / "a.nc").write_bytes(damaged[: random.choice([len(damaged), random.integers(len(damaged))])])
         with contextlib.suppress(InputError):
-            data_prep.ocean_source([tmp_path / "a.nc"], 8, 0).read(0, 1)
+            ocean_source([tmp_path / "a.nc"], 8, 0).read(0, 1)
 
 
 @pytest.mark.parametrize("time", ["/s", " s-1", " s^-1", ".s-1", " s**-1", " sec-1", " per second", "/seconds"])
 @pytest.mark.parametrize("metre", ["m", "cm", "meter", "centimetres"])
 def test_spellings_of_units(metre, time):
-    assert data_prep.speed_unit(Labelled(units=metre + time)) == (100 if metre.startswith("c") else 1)
+    assert speed_unit(Labelled(units=metre + time)) == (100 if metre.startswith("c") else 1)
 
 
 @pytest.mark.parametrize("units", ["m", "s", "m s", "m/s2", "m2 s-1", "km/s", "mm/s", "m/h", "degrees", "1"])
 def test_other_units(units):
     with pytest.raises(InputError, match="wanted m/s or cm/s"):
-        data_prep.speed_unit(Labelled(units=units))
+        speed_unit(Labelled(units=units))
 
 
 class Labelled:

@@ -18,8 +18,9 @@ import torch
 import data_prep
 import run_model
 from evaluation.speed import high_water
+from flows.windows import Windows
 from models import SYMMETRIES
-from utils import Windows, exit_code, peak_memory
+from utils import exit_code, peak_memory
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--architecture Unet --input_length 4 --output_length 2 --batch_size 8 --width 0.125 --num_epoch 2".split()

@@ -13,9 +13,10 @@ from torch import nn
 import data_prep
 import run_model
 from evaluation import equivariance_error
+from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.scale import Lifting, Scale, ScaleConv2d, ScaleDownsampling, ScaleUpsampling, dilated_taps, interpolation
-from utils import Windows, exit_code, groups_of_equals, persistence, score
+from utils import exit_code, groups_of_equals, persistence, score
 
 ACTION = SYMMETRIES["Scale"]
 STEP = 2**-0.5  # lambda of one step of the scale axis

@@ -22,14 +22,14 @@ from torch.utils._pytree import tree_leaves
 import utils
 from evaluation import energy_spectrum_error, equivariance_error, rmse
 from evaluation.speed import high_water
+from flows.store import load_meta
+from flows.windows import Windows
 from models import SYMMETRIES, build_model
 from utils import (
     InputError,
     MeanSquare,
     Training,
-    Windows,
     load_checkpoint,
-    load_meta,
     roll_out,
     score,
     train,

@@ -1,0 +1,102 @@
+"""Regular arrays, as of convection: ``.pt`` tensors and ``.npy`` arrays."""
+
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flows.source import Source, existing
+from utils import InputError
+
+
+def load_array(path):
+    """Open a ``.pt`` tensor or a ``.npy`` array as a numpy array, memory-mapped where the format allows it.
+
+    Raises:
+        InputError: what is there is no floating-point array, or holds Python objects (which are never loaded).
+    """
+    raw = {".pt": load_tensor, ".npy": load_npy}.get(existing(path).suffix, refuse_suffix)(path)
+    if raw.dtype.kind != "f":
+        raise InputError(f"{path} holds {raw.dtype} values, wanted floating-point velocities; convert it first")
+    return raw
+
+
+def refuse_suffix(path):
+    """Stands for the loader of a format there is none for."""
+    raise InputError(f"{path} is neither .pt nor .npy; save the tensor or array in one of these formats")
+
+
+def load_tensor(path):
+    """A saved tensor as a numpy array; code in its pickle is not run."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged file draws warnings before its error
+            # torch maps its present format, which is a zip archive, and not the one before
+            raw = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
+    except Exception as error:  # a damaged or malicious pickle raises almost anything
+        raise InputError(
+            f"{path} cannot be loaded ({type(error).__name__}): it is damaged or holds more than a tensor; "
+            "save the tensor alone with torch.save"
+        ) from error
+    if not isinstance(raw, torch.Tensor):
+        raise InputError(f"{path} holds a {type(raw).__name__}, wanted one tensor; save the tensor alone")
+    try:
+        return raw.detach().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"{path} holds a {raw.dtype} tensor that numpy cannot read; save it as float32") from error
+
+
+def load_npy(path):
+    """A saved array as a memory map; pickled objects are not loaded."""
+    try:
+        raw = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header raises almost anything
+        raise InputError(f"{path} is no readable .npy array ({error}); save it with numpy.save") from error
+    if not isinstance(raw, np.ndarray):
+        raise InputError(f"{path} holds several arrays, wanted one; save it with numpy.save")
+    return raw
+
+
+def array_source(raw, file, stride, tile):
+    """Tiles of a regular array, row by row, as in the release's preparation of the convection data.
+
+    Args:
+        raw: ``(T, 2, H, W)`` floating; a memory map is never read as a whole.
+        file: its name.
+        stride: every ``stride``-th point is kept in both directions, without averaging.
+        tile: side of the square tiles; they must fill the field.
+
+    Raises:
+        InputError: sizes that do not fit; on reading, a frame with NaN or infinity.
+    """
+    if raw.ndim != 4 or raw.shape[1] != 2 or 0 in raw.shape:
+        raise InputError(f"{file} has shape {raw.shape}, wanted (T, 2, H, W): frames of u and v")
+    thinned = raw[:, :, ::stride, ::stride]
+    rows, columns = (n // tile for n in thinned.shape[2:])
+    if thinned.shape[2:] != (rows * tile, columns * tile):
+        height, width = thinned.shape[2:]
+        raise InputError(f"{file} is {height} x {width} after --stride {stride}, wanted multiples of --tile {tile}")
+
+    def read(begin, end):
+        with np.errstate(over="ignore"):  # found as an infinity
+            block = np.asarray(thinned[begin:end], np.float32)
+        finite = np.isfinite(block).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise InputError(f"{file} has a value that is not finite in frame {begin + finite.argmin()}; mend the file")
+        block = block.reshape(-1, 2, rows, tile, columns, tile)
+        return block.transpose(2, 4, 0, 1, 3, 5).reshape(rows * columns, -1, 2, tile, tile)
+
+    return Source(
+        read=read,
+        tiles=rows * columns,
+        size=(tile, tile),
+        segments=[(0, len(raw))],
+        frame_bytes=raw[:1].nbytes,
+        files=[Path(file).name],
+        notes=[
+            f"{file}: {len(raw)} frames of {raw.shape[2]} x {raw.shape[3]} points, stride {stride}",
+            f"{rows} x {columns} tiles of {tile} x {tile}, none dropped",
+        ],
+    )

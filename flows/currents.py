@@ -1,0 +1,222 @@
+"""Which variables of a NetCDF file are the surface currents, where they lie, and reading them."""
+
+import itertools
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.netcdf import (
+    ascending,
+    between,
+    decode,
+    grid_names,
+    iso_dates,
+    locate,
+    opened,
+    read_times,
+    refuse_damaged_classic,
+    role,
+    scalar_time,
+    text,
+    units_of,
+)
+from flows.source import existing
+from utils import InputError
+
+EASTWARD = re.compile(r"(surface_)?(geostrophic_)?eastward_sea_water_velocity")  # CF standard names
+PAIRS = (("uo", "vo"), ("utotal", "vtotal"), ("ugos", "vgos"), ("water_u", "water_v"), ("u", "v"))
+WIND = re.compile(r"(^|_)wind(?!_driven)|(^|_)[uv](10(m|n)?|wnd|as)(_|$)")
+ALONG_GRID = re.compile(r"(^|_)([xyij]_((sea|water|surface|ocean)_)*(velocity|current|component|axis|direction)|grid_)")
+SECONDS = r"(s|secs?|seconds?)"
+SPEED_UNITS = re.compile(rf"(?P<centi>c|centi)?(m|met(er|re)s?)\s*((/|per)\s*{SECONDS}|[.*·]?\s*{SECONDS}(\^|\*\*)?-1)")
+FASTEST = 20.0  # m/s; no ocean current comes near
+
+
+@dataclass(frozen=True)
+class Component:
+    """How a file stores u or v: ``index`` picks the surface (``time_axis`` is sliced, None if there is none),
+    ``order`` brings what is left to (time, row, column), ``unit`` is the number of its units in 1 m/s."""
+
+    name: str
+    index: tuple
+    time_axis: int | None
+    order: tuple
+    unit: float
+
+
+@dataclass(frozen=True)
+class OceanFile:
+    """What is needed to read currents from a file: ``flip`` are the slices that make its rows run north and its
+    columns east, as ``latitude`` and ``longitude`` (degrees) do; ``times`` are seconds since 1970."""
+
+    path: str
+    components: tuple[Component, Component]
+    latitude: np.ndarray
+    longitude: np.ndarray
+    flip: tuple[slice, slice]
+    times: np.ndarray
+    calendar: str
+
+
+def describe_file(path, names=None, box=None):
+    """Find out how a file stores surface currents.
+
+    Args:
+        path: a NetCDF file on a latitude-longitude grid.
+        names: the variables of u and v; None to choose by CF standard name, then by known names.
+        box: west, east, south and north of the part to read, in degrees; None for the whole grid.
+
+    Returns:
+        OceanFile
+
+    Raises:
+        InputError: the file is broken, or holds no eastward and northward current on one such grid, or not in the box.
+    """
+    west, east, south, north = box or (None,) * 4
+    refuse_damaged_classic(existing(path))
+    with opened(path) as dataset:
+        refuse_curvilinear(dataset)
+        u, v = (dataset[name] for name in choose_variables(dataset, names))
+        axes, v_axes = locate(dataset, u), locate(dataset, v)
+        if grid_names(axes) != grid_names(v_axes):
+            raise InputError(f"{u.name} and {v.name} lie on different points (a C-grid); interpolate them first")
+        latitude, rows = ascending(axes["latitude"][1])
+        longitude, columns = ascending(axes["longitude"][1])
+        latitude, part_of_rows = between(south, north, latitude, rows)
+        longitude, part_of_columns = between(west, east, longitude, columns)
+        times, calendar = read_times(axes["time"][1] if "time" in axes else scalar_time(dataset))
+        parts = {"time": slice(None), "latitude": part_of_rows, "longitude": part_of_columns}
+        components = component(u, axes, parts), component(v, v_axes, parts)
+    return OceanFile(str(path), components, latitude, longitude, (rows, columns), times, calendar)
+
+
+# ---------------------------------------------------------------- what a file says of itself
+
+
+def refuse_curvilinear(dataset):
+    """Refuse a file whose only latitudes are 2-D."""
+    found = {v.ndim: v.name for v in dataset.variables.values() if role(v) == "latitude"}
+    if 2 in found and 1 not in found:
+        raise InputError(f"the grid is curvilinear ({found[2]} is 2-D); interpolate it to latitude and longitude first")
+
+
+def choose_variables(dataset, names=None):
+    """Names of the eastward and the northward current: the user's, else by standard name, else by known names."""
+    variables = {name: v for name, v in dataset.variables.items() if v.ndim}
+    listing = ", ".join(variables)
+    standard = {name: text(v, "standard_name").lower() for name, v in variables.items()}
+    by_standard_name = [
+        (u, v)
+        for u, v in itertools.permutations(variables, 2)
+        if EASTWARD.fullmatch(standard[u]) and standard[v] == standard[u].replace("eastward", "northward")
+    ]
+    by_name = [pair for pair in known_pairs(variables) if set(pair) <= set(variables)]
+    pairs = [tuple(names)] if names else by_standard_name or by_name
+    if len(pairs) > 1:
+        raise InputError(f"several currents ({listing}); choose one with --u_var and --v_var")
+    if not pairs:
+        refuse_without_pair(variables, listing)
+    for name in pairs[0]:
+        if name not in variables:
+            raise InputError(f"no variable {name}; there are {listing}")
+        if why_not(variables[name]):
+            raise InputError(why_not(variables[name]))
+    return pairs[0]
+
+
+def known_pairs(variables):
+    """Pairs of names that usually are eastward and northward currents, in the case of letters of the file."""
+    actual = {name.lower(): name for name in variables}
+    eulerian = [name for name in actual if re.fullmatch(r"eastward_(\w+_)?eulerian_current_velocity", name)]
+    pairs = PAIRS + tuple((name, name.replace("eastward", "northward")) for name in eulerian)
+    return [tuple(actual.get(name, name) for name in pair) for pair in pairs]
+
+
+def is_current(variable):
+    """Whether the standard name says eastward or northward current."""
+    return bool(EASTWARD.fullmatch(text(variable, "standard_name").lower().replace("northward", "eastward")))
+
+
+def why_not(variable):
+    """Why a variable is no eastward or northward current, as far as its names tell; else None."""
+    if is_current(variable):
+        return None
+    labels = (text(variable, "standard_name"), text(variable, "long_name"), variable.name)
+    labels = [re.sub(r"\W+", "_", label.lower()) for label in labels]
+    if any(WIND.search(label) for label in labels):
+        return f"{variable.name} is a wind, wanted a current of the sea"
+    if any(ALONG_GRID.search(label) for label in labels):
+        return f"{variable.name} runs along the grid's x or y; turn the components east and north first"
+    return None
+
+
+def refuse_without_pair(variables, listing):
+    """Raise the InputError that says best why there is no pair of currents."""
+    for pair in known_pairs(variables):
+        half = [name for name in pair if name in variables]
+        if half:
+            missing = next(name for name in pair if name not in variables)
+            raise InputError(f"{half[0]} without {missing}; both components must be in one file")
+    for variable in variables.values():
+        if is_current(variable):
+            raise InputError(f"{variable.name} without its other component; both must be in one file")
+        if why_not(variable):
+            raise InputError(why_not(variable))
+    raise InputError(f"no eastward and northward current among {listing or 'no variables'}; use --u_var and --v_var")
+
+
+def component(variable, axes, parts):
+    """How ``variable``, with the axes that ``locate`` found, stores its component in ``parts``, slices of the axes."""
+    index = [0] * variable.ndim
+    if "depth" in axes:
+        axis, depth = axes["depth"]
+        index[axis] = int(np.argmin(np.nan_to_num(np.abs(decode(depth)), nan=np.inf)))
+    kept = {axes[kind][0]: part for kind, part in parts.items() if kind in axes}
+    for axis, part in kept.items():
+        index[axis] = part
+    order = tuple(sorted(kept).index(axis) for axis in kept)
+    time_axis = axes["time"][0] if "time" in axes else None
+    return Component(variable.name, tuple(index), time_axis, order, speed_unit(variable))
+
+
+def speed_unit(variable):
+    """How many of a variable's units are 1 m/s."""
+    units = units_of(variable)
+    match = SPEED_UNITS.fullmatch(units.lower())
+    if units and not match:
+        raise InputError(f"{variable.name} is in {units!r}, wanted m/s or cm/s; convert it first")
+    return 100.0 if match and match["centi"] else 1.0
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_file(file, begin, end):
+    """Currents of the frames ``[begin, end)`` of an OceanFile.
+
+    Returns:
+        ``(end - begin, 2, H, W)`` float64 in m/s, NaN where u or v is missing, rows running north, columns east.
+
+    Raises:
+        InputError: the file cannot be read, or a speed is none of the sea's.
+    """
+    with opened(file.path) as dataset:
+        block = np.stack([read_component(dataset, part, begin, end) for part in file.components], 1)
+        speed = np.hypot(block[:, 0], block[:, 1])
+        if np.any(speed > FASTEST):
+            frame = begin + int(np.argmax((speed > FASTEST).any((1, 2))))
+            raise InputError(
+                f"a speed of {np.nanmax(speed):g} m/s on {iso_dates(file.times[[frame]], file.calendar)[0]}, wanted at "
+                f"most {FASTEST:g}; is it a fill value that is not declared, or another unit?"
+            )
+    return np.where(np.isnan(speed)[:, None], np.nan, block)[(..., *file.flip)]
+
+
+def read_component(dataset, part, begin, end):
+    """One component of some frames, ``(end - begin, rows, columns)`` in m/s, rows and columns as in the file."""
+    index = list(part.index)
+    if part.time_axis is not None:
+        index[part.time_axis] = slice(begin, end)
+    values = decode(dataset[part.name], tuple(index)).transpose(part.order) / part.unit
+    return values if part.time_axis is not None else values[None]

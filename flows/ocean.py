@@ -1,0 +1,227 @@
+"""Surface currents of one or several regions as tiles."""
+
+import functools
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from flows.currents import describe_file, read_file
+from flows.netcdf import iso_dates
+from flows.source import Source, frame_blocks
+from utils import InputError, progress
+
+SUDDEN = 4.0  # times the usual change of a day; weather reaches 3.5 in the GlobCurrent sample, its copied day 5
+
+
+class Region:
+    """The frames of one grid, gathered from all the files that hold some, in the order of time.
+
+    Attributes:
+        files: OceanFiles of one grid.
+        times: int64 seconds since 1970, ascending, each once.
+        duplicates: number of frames left out because their time was there already.
+        shape: ``(H, W)`` of the grid.
+    """
+
+    def __init__(self, files):
+        self.files = files
+        self.shape = len(files[0].latitude), len(files[0].longitude)
+        times = np.concatenate([file.times for file in files])
+        self.times, first = np.unique(times, return_index=True)
+        self.duplicates = len(times) - len(first)
+        self.which = np.repeat(np.arange(len(files)), [len(file.times) for file in files])[first]
+        self.frame = np.concatenate([np.arange(len(file.times)) for file in files])[first]
+
+    def keep(self, chosen):
+        """Keep the frames of a bool array only."""
+        self.times, self.which, self.frame = self.times[chosen], self.which[chosen], self.frame[chosen]
+
+    def read(self, begin, end):
+        """Frames ``[begin, end)``: ``(end - begin, 2, H, W)`` float64 in m/s, NaN where missing."""
+        which, frame = self.which[begin:end], self.frame[begin:end]
+        breaks = np.flatnonzero((np.diff(which) != 0) | (np.diff(frame) != 1)) + 1
+        runs = zip(np.split(which, breaks), np.split(frame, breaks), strict=True)
+        return np.concatenate([read_file(self.files[w[0]], f[0], f[-1] + 1) for w, f in runs])
+
+
+def same_grid(a, b):
+    """Whether two OceanFiles share a grid, to a hundredth of its step and whole turns of longitude."""
+    if a.latitude.shape != b.latitude.shape or a.longitude.shape != b.longitude.shape:
+        return False
+    north = np.abs(a.latitude - b.latitude)
+    east = np.abs((a.longitude - b.longitude + 180) % 360 - 180)
+    steps = np.concatenate([np.diff(a.latitude), np.diff(a.longitude), [1.0]])
+    return max(north.max(), east.max()) < 0.01 * steps.min()
+
+
+def gather_regions(paths, names, box):
+    """Sort files into Regions that share their times, and say in notes what was left out."""
+    files = [describe_file(path, names, box) for path in progress(sorted(paths), len(paths), "files")]
+    groups = []
+    for file in files:
+        group = next((group for group in groups if same_grid(group[0], file)), None)
+        if group is None:
+            groups.append(group := [])
+        group.append(file)
+    regions = [Region(group) for group in groups]
+    common = functools.reduce(np.intersect1d, [region.times for region in regions])
+    calendar = files[0].calendar
+    if not common.size:
+        spans = [" to ".join(iso_dates(region.times[[0, -1]], calendar)) for region in regions]
+        raise InputError(
+            f"the {len(regions)} regions (grids) have no time in common: {'; '.join(spans)}; give files of one period"
+        )
+    lonely = sum(len(region.times) - len(common) for region in regions)
+    for region in regions:
+        region.keep(np.isin(region.times, common))
+    shapes = ", ".join(f"{height} x {width}" for height, width in (region.shape for region in regions))
+    notes = [
+        f"{len(files)} files, {len(regions)} region(s) of {shapes} points, {len(common)} common frames",
+        f"frames dropped: {sum(region.duplicates for region in regions)} duplicates, {lonely} not in every region",
+    ]
+    return regions, notes
+
+
+def survey(regions, label):
+    """Read every frame once.
+
+    Returns:
+        ``empty``: bool per frame, True where a region has no value at all (a missing day);
+        ``land``: for each region a bool ``(H, W)``, True where a value is missing in any other frame;
+        ``change``: per frame, the rms change from the frame before in m/s.
+    """
+    count = len(regions[0].times)
+    empty, change = np.zeros(count, bool), np.full(count, np.nan)
+    land = [np.zeros(region.shape, bool) for region in regions]
+    before = [np.full((1, 2, *region.shape), np.nan) for region in regions]
+    blocks = frame_blocks([(0, count)], bytes_per_frame(regions))
+    for begin, end in progress(blocks, len(blocks), label):
+        fields = [region.read(begin, end) for region in regions]
+        for values in fields:
+            empty[begin:end] |= np.isnan(values).all((1, 2, 3))
+        for hidden, values in zip(land, fields, strict=True):
+            hidden |= np.isnan(values[~empty[begin:end], 0]).any(0)
+        change[begin:end] = rms_change(before, fields)
+        before = [values[-1:] for values in fields]
+    return empty, land, change
+
+
+def bytes_per_frame(regions):
+    """Bytes of one frame of all regions in float64."""
+    return sum(2 * 8 * height * width for height, width in (region.shape for region in regions))
+
+
+def rms_change(before, fields):
+    """rms difference of each frame from the one before over all regions, NaN where one of them is empty."""
+    total = points = 0
+    for last, values in zip(before, fields, strict=True):
+        step = np.diff(values, axis=0, prepend=last)
+        total = total + np.nansum(step**2, axis=(1, 2, 3))
+        points = points + np.isfinite(step).sum(axis=(1, 2, 3))
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(total / points)
+
+
+def ocean_source(paths, tile, max_land, names=None, box=None, label="survey"):
+    """Tiles of surface currents on one or several latitude-longitude grids, from any number of NetCDF files.
+
+    Files of one grid make a region; regions are read at their common times. Tiles start in the south-west corner of
+    each region; they are ordered by place, then region. The files are read twice, a block of frames at a time.
+
+    Args:
+        paths: NetCDF files in any order.
+        tile: side of the square tiles.
+        max_land: tiles with a larger fraction of land are dropped. Land is what is missing in any frame.
+        names: the variables of u and v; None to choose them by what the files say.
+        box: west, east, south and north of the part to read, in degrees; None for all.
+        label: of the progress bar.
+
+    Raises:
+        InputError: a file that cannot be used, or no tile that can.
+    """
+    regions, notes = gather_regions(paths, names, box)
+    corners = tile_corners([region.shape for region in regions], tile)
+    empty, land, change = survey(regions, label)
+    times, calendar = regions[0].times, regions[0].files[0].calendar
+    notes += sudden_changes(times, change, calendar)
+    if empty.all():
+        raise InputError("every frame is without any value in some region (grid): there is no water; give other files")
+    kept, mask, note = choose_tiles(corners, land, tile, max_land)
+    for region in regions:
+        region.keep(~empty)
+    times = regions[0].times
+    time_step, segments = unbroken(times)
+    notes.append(f"missing days: {empty.sum()} without a value, {len(segments) - 1} gaps in time")
+
+    def read(begin, end):
+        fields = [region.read(begin, end) for region in regions]
+        block = np.stack([fields[r][:, :, y : y + tile, x : x + tile] for r, y, x in kept])
+        return np.where(mask[:, None, None], block, 0)
+
+    return Source(
+        read=read,
+        tiles=len(kept),
+        size=(tile, tile),
+        segments=segments,
+        frame_bytes=bytes_per_frame(regions),
+        files=[Path(path).name for path in sorted(paths)],
+        box=box,
+        mask=None if mask.all() else mask,
+        dates=iso_dates(times, calendar),
+        time_step=time_step,
+        units="m/s",
+        notes=[*notes, note],
+    )
+
+
+def tile_corners(shapes, tile):
+    """``(region, row, column)`` of all whole tiles, ordered by place, then region."""
+    places = [
+        [(region, y, x) for y in range(0, height - tile + 1, tile) for x in range(0, width - tile + 1, tile)]
+        for region, (height, width) in enumerate(shapes)
+    ]
+    corners = [corner for group in itertools.zip_longest(*places) for corner in group if corner]
+    if not corners:
+        largest = max(shapes, key=min)
+        raise InputError(f"the grid is {largest[0]} x {largest[1]}, smaller than --tile {tile}; choose a smaller tile")
+    return corners
+
+
+def choose_tiles(corners, land, tile, max_land):
+    """The tiles with little land: their corners, their masks ``(tiles, tile, tile)``, and a line about the others."""
+    masks = np.stack([~land[r][y : y + tile, x : x + tile] for r, y, x in corners])
+    dry = 1 - masks.mean((1, 2))
+    kept = np.flatnonzero((dry <= max_land) & (dry < 1))
+    if not kept.size:
+        least = np.ceil(1000 * dry.min()) / 1000
+        advice = f"--max_land {least:.3f} would keep {(dry <= least).sum()}" if dry.min() < 1 else "there is no water"
+        raise InputError(
+            f"all {len(dry)} tiles have more land than --max_land {max_land:g}, the least {dry.min():.3f}; {advice}"
+        )
+    note = f"tiles of {tile} x {tile}: {len(kept)} kept, {len(dry) - len(kept)} dropped with land above {max_land:g}"
+    return [corners[k] for k in kept], masks[kept], note
+
+
+def unbroken(times):
+    """The usual time step in seconds (None of a single frame), and the frame ranges in which every step is usual."""
+    if len(times) < 2:
+        return None, [(0, len(times))]
+    steps = np.diff(times)
+    values, counts = np.unique(steps, return_counts=True)
+    usual = values[counts.argmax()]
+    breaks = np.flatnonzero(np.abs(steps - usual) > 0.1 * usual) + 1
+    edges = [0, *breaks.tolist(), len(times)]
+    return int(usual), list(itertools.pairwise(edges))
+
+
+def sudden_changes(times, change, calendar):
+    """Warnings of frames that differ from the frame before far more than is usual: wrong or copied ones."""
+    usual, _ = unbroken(times)
+    known = np.isfinite(change) & (np.diff(times, prepend=times[0]) == usual)
+    limit = (SUDDEN * np.median(change[known]) if known.any() else 0) or np.inf
+    jumps = np.flatnonzero(known & (change > limit))
+    return [
+        f"warning: the flow changes {SUDDEN * change[jump] / limit:.1f} times as much as usual to {date}; a wrong day?"
+        for jump, date in zip(jumps, iso_dates(times[jumps], calendar), strict=True)
+    ]

@@ -1,0 +1,77 @@
+"""Which windows, and so which frames, make up train, valid and test."""
+
+from dataclasses import dataclass
+
+from utils import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Windows ``[first, first + count)`` of those in the source's frame ``ranges``, which hold no frame but theirs."""
+
+    ranges: list[tuple[int, int]]
+    first: int
+    count: int
+
+
+def count_starts(segments, window):
+    """Number of frames at which a window can start."""
+    return sum(max(0, end - begin - window + 1) for begin, end in segments)
+
+
+def cut(segments, tiles, window, begin, count):
+    """The Split that owns the windows ``[begin, begin + count)``, numbered by first frame, then tile."""
+    first_start, last_start = begin // tiles, (begin + count - 1) // tiles
+    ranges, seen = [], 0
+    for start, stop in segments:
+        starts = count_starts([(start, stop)], window)
+        low, high = max(first_start - seen, 0), min(last_start - seen, starts - 1)
+        if low <= high:
+            ranges.append((start + low, start + high + window))
+        seen += starts
+    return Split(ranges, begin % tiles, count)
+
+
+def plan_splits(segments, tiles, window, gap, wanted):
+    """Cut the windows of a source into train, valid and test, in the order of time.
+
+    Args:
+        segments: frame ranges without a gap in time.
+        tiles: windows per first frame.
+        window: frames of a window.
+        gap: window starts (times ``tiles`` windows) left out between two splits.
+        wanted: three numbers of windows; where there are fewer, all windows are cut in these proportions.
+
+    Returns:
+        ``{"train": Split, "valid": Split, "test": Split}``
+
+    Raises:
+        InputError: fewer than three window starts besides the gaps.
+    """
+    available = count_windows(segments, tiles, window, gap, 3) - 2 * gap * tiles
+    counts = list(wanted)
+    if sum(counts) > available:
+        counts = [1 + (available - 3) * count // sum(wanted) for count in wanted]
+        counts[0] += available - sum(counts)
+    splits, begin = {}, 0
+    for name, count in zip(("train", "valid", "test"), counts, strict=True):
+        splits[name] = cut(segments, tiles, window, begin, count)
+        begin += count + gap * tiles
+    return splits
+
+
+def plan_domain(segments, tiles, window, wanted):
+    """The first ``wanted`` windows of another ocean, or all if there are fewer."""
+    return cut(segments, tiles, window, 0, min(wanted, count_windows(segments, tiles, window, 0, 1)))
+
+
+def count_windows(segments, tiles, window, gap, parts):
+    """Number of windows; InputError if they do not make ``parts`` splits with ``gap`` starts between them."""
+    starts, needed = count_starts(segments, window), parts + (parts - 1) * gap
+    if starts < needed:
+        frames = [end - begin for begin, end in segments]
+        raise InputError(
+            f"found {sum(frames)} frames, at most {max(frames)} without a gap in time, wanted {window + needed - 1}: "
+            f"{parts} split(s) of windows of {window}; give more frames or lower --history, --horizon or --gap"
+        )
+    return starts * tiles

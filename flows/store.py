@@ -1,0 +1,266 @@
+"""Writes ``data/<name>/``, all or nothing, and reads what describes it."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flows.source import frame_blocks
+from flows.splits import plan_domain, plan_splits
+from models import SYMMETRIES
+from models.rotation import Rotation
+from models.scale import Scale
+from utils import InputError, progress, write_json
+
+SCHEMA = 1  # of meta.json; raised when its meaning changes
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load_meta(folder):
+    """Read ``meta.json`` of a prepared data set.
+
+    Raises:
+        InputError: no data there, or written by another version.
+    """
+    path = Path(folder) / "meta.json"
+    try:
+        meta = json.loads(path.read_text())
+        schema = meta["schema"]
+    except FileNotFoundError:
+        raise InputError(f"no prepared data in {folder}; make them with data_prep.py (see README.md)") from None
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{path} is not a description of prepared data; run data_prep.py again") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path} has schema {schema}, this version reads {SCHEMA}; run data_prep.py again")
+    return meta
+
+
+def read_table(path, count):
+    """Group elements of a transformed test set, one per window, as data_prep.py drew them."""
+    try:
+        with np.load(path) as file:
+            elements = torch.from_numpy(file["elements"])
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
+    if len(elements) != count:
+        raise InputError(f"{path} has {len(elements)} entries for {count} windows; run data_prep.py again")
+    return elements
+
+
+# ---------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def new_folder(target):
+    """Yield a hidden folder beside ``target`` that takes its place only if the block succeeds."""
+    target = Path(target).resolve()  # a link to another disk stays one
+    partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
+    created = not target.parent.exists()
+    if target.is_file():
+        raise InputError(f"{target} is a file, wanted a folder or nothing; choose another --data_dir")
+    try:
+        put_back(old, target)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {target.parent}: {error.strerror}; choose another --data_dir") from error
+    try:
+        yield partial
+        if target.exists():
+            print(f"replacing the earlier {target}")
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+        partial.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        put_back(old, target)
+        shutil.rmtree(partial, ignore_errors=True)
+        if created and not any(target.parent.iterdir()):
+            target.parent.rmdir()
+
+
+def put_back(old, target):
+    """Undo a replacement that was cut short between its two steps."""
+    if old.exists() and not target.exists():
+        old.rename(target)
+
+
+def allocate(path, shape):
+    """Create a float32 ``.npy`` of zeros with all its room on the disk, and map it."""
+    try:
+        frames = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here; on writing to the map it would be a crash
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        megabytes = 4 * np.prod(shape, dtype=float) / 1e6
+        raise InputError(f"cannot write {path.name} ({megabytes:.1f} MB): {error.strerror}; make room first") from error
+    return frames
+
+
+def write_frames(path, source, split):
+    """Write the raw frames of a split; return their map ``(tiles, time, 2, h, w)``."""
+    total = sum(end - begin for begin, end in split.ranges)
+    frames = allocate(path, (source.tiles, total, 2, *source.size))
+    blocks, at = frame_blocks(split.ranges, source.frame_bytes), 0
+    for begin, end in progress(blocks, len(blocks), path.stem):
+        frames[:, at : at + end - begin] = source.read(begin, end)
+        at += end - begin
+    return frames
+
+
+def tile_blocks(frames, mask):
+    """Views ``(some frames, 2, h, w)`` that make up ``(tiles, time, 2, h, w)``, with their tile's water ``(h, w)``."""
+    for tile, tile_frames in enumerate(frames):
+        water = np.ones(frames.shape[-2:], bool) if mask is None else mask[tile]
+        for begin, end in frame_blocks([(0, len(tile_frames))], 4 * tile_frames[0].nbytes):
+            yield tile_frames[begin:end], water
+
+
+def measure(frames, mask, centre):
+    """Mean and standard deviation over the water of all frames and both components, in float64.
+
+    With ``centre`` False the mean is 0 by decree (magnitude and rotation need zero to stay zero), and the deviation is
+    the rms of a component.
+    """
+    points = 2 * frames.shape[1] * (frames[:, 0, 0].size if mask is None else mask.sum())
+    mean = sum(block.sum(dtype=np.float64) for block, _ in tile_blocks(frames, mask)) / points if centre else 0.0
+    square = sum(((block - np.float64(mean))[..., water] ** 2).sum() for block, water in tile_blocks(frames, mask))
+    std = float(np.sqrt(square / points))
+    if not std > 1e-12 * abs(mean):
+        raise InputError(f"the flow is still: the training frames have standard deviation {std:g}; give moving frames")
+    return float(mean), std
+
+
+def standardise(frames, mask, mean, std):
+    """Replace raw by standardised values in place."""
+    for block, water in tile_blocks(frames, mask):
+        block[:] = np.where(water, (block - np.float64(mean)) / std, 0)
+
+
+def orientation(frames, mask):
+    """rms of du/dx + dv/dy with v along increasing rows and along decreasing rows, over at most about 100 frames.
+
+    Differences are taken over two cells, between water points, and not divided by the distance. An incompressible flow
+    has the smaller value in the right orientation. Returns None where no point has water on all sides.
+    """
+    sums, points = np.zeros(2), 0
+    for block, water in tile_blocks(frames[:, :: -(-frames.shape[1] // 100)], mask):
+        inner = water[1:-1, 1:-1] & water[1:-1, 2:] & water[1:-1, :-2] & water[2:, 1:-1] & water[:-2, 1:-1]
+        u, v = np.float64(block[:, 0]), np.float64(block[:, 1])
+        du, dv = u[:, 1:-1, 2:] - u[:, 1:-1, :-2], v[:, 2:, 1:-1] - v[:, :-2, 1:-1]
+        sums += [np.sum((du + dv)[:, inner] ** 2), np.sum((du - dv)[:, inner] ** 2)]
+        points += len(block) * inner.sum()
+    return np.sqrt(sums / points).tolist() if points else None
+
+
+def describe_split(folder, name, source, split, frames):
+    """A split's entry in meta.json; writes its mask."""
+    if source.mask is not None:
+        np.save(folder / f"{name}_mask.npy", source.mask)
+    ends = list(itertools.accumulate(end - begin for begin, end in split.ranges))
+    return {
+        "frames": f"{name}.npy",
+        "mask": None if source.mask is None else f"{name}_mask.npy",
+        "shape": list(frames.shape),
+        "segments": [list(segment) for segment in itertools.pairwise([0, *ends])],
+        "first": split.first,
+        "count": split.count,
+        "begin": source.dates and source.dates[split.ranges[0][0]],
+        "end": source.dates and source.dates[split.ranges[-1][1] - 1],
+        "land": 0.0 if source.mask is None else 1 - float(source.mask.mean()),
+        "sha256": hashlib.sha256(np.memmap(folder / f"{name}.npy", np.uint8, "r")).hexdigest(),
+    }
+
+
+def write_tables(folder, count, args):
+    """Draw one group element per test window for every symmetry; return the names of the files."""
+    symmetries = {
+        **SYMMETRIES,
+        "Rot": Rotation(angle_step=args.angle_step),
+        "Scale": Scale(release_factors=args.scale_factors == "release"),
+    }
+    names = {name: f"test_{name.lower()}.npz" for name in symmetries if name != "None"}
+    for name, file in names.items():
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{args.seed} {name}".encode()))
+        np.savez(folder / file, elements=symmetries[name].sample(count, generator).numpy())
+    return names
+
+
+def write_dataset(folder, dataset, source, args, domain=None, centre=False):
+    """Write splits, masks, tables and meta.json of a data set.
+
+    Args:
+        folder: an empty folder.
+        dataset: its name.
+        source: Source of train, valid and test.
+        args: ``history``, ``horizon``, ``gap``, ``splits``, ``seed``.
+        domain: Source of the test on another ocean, or None.
+        centre: subtract the mean.
+
+    Returns:
+        The summary's lines.
+    """
+    window = args.history + args.horizon
+    plans = plan_splits(source.segments, source.tiles, window, args.gap, args.splits)
+    sources = dict.fromkeys(plans, source)
+    if domain is not None:
+        plans["domain"] = plan_domain(domain.segments, domain.tiles, window, args.splits[2])
+        sources["domain"] = domain
+    frames = {name: write_frames(folder / f"{name}.npy", sources[name], plan) for name, plan in plans.items()}
+    mean, std = measure(frames["train"], source.mask, centre)
+    for name in plans:
+        standardise(frames[name], sources[name].mask, mean, std)
+    divergence = orientation(frames["train"], source.mask)
+    splits = {name: describe_split(folder, name, sources[name], plan, frames[name]) for name, plan in plans.items()}
+    meta = {
+        "schema": SCHEMA,
+        "dataset": dataset,
+        "source": {
+            "train": source.files,
+            "train_box": source.box,
+            "test": domain.files if domain else [],
+            "test_box": domain and domain.box,
+        },
+        "tile": list(source.size),
+        "history": args.history,
+        "horizon": args.horizon,
+        "gap": args.gap,
+        "seed": args.seed,
+        "standardisation": "(value - mean) / std over the water of the training frames, 0 on land",
+        "mean": mean,
+        "std": std,
+        "units": source.units,
+        "time_step": source.time_step,
+        "orientation": divergence and dict(zip(("divergence", "reversed"), divergence, strict=True)),
+        "splits": splits,
+        "tables": {"test": write_tables(folder, plans["test"].count, args)},
+    }
+    write_json(folder / "meta.json", meta)
+    notes = [*source.notes, *(f"test files: {note}" for note in (domain.notes if domain else ()))]
+    if [plans[name].count for name in ("train", "valid", "test")] != list(args.splits):
+        notes.append(f"fewer windows than {' + '.join(map(str, args.splits))}: all, cut in these proportions")
+    return [*notes, *summary(meta)]
+
+
+def summary(meta):
+    """Lines that say what was prepared."""
+    for name, split in meta["splits"].items():
+        dates = f", {split['begin']} to {split['end']}" if split["begin"] else ""
+        tiles, frames = split["shape"][:2]
+        yield f"{name:6} {split['count']:6} windows in {tiles} x {frames} frames{dates}, land {split['land']:.1%}"
+    yield f"mean {meta['mean']:.4g}, std {meta['std']:.4g}, units {meta['units'] or 'unknown'} (training frames, water)"
+    if meta["orientation"]:
+        right, wrong = meta["orientation"].values()
+        yield f"rms divergence {right:.3f} with v along increasing rows, {wrong:.3f} along decreasing rows"
+        if wrong < right:
+            yield "warning: the flow looks upside down; row 0 must be south, or bottom, and v northward, or upward"
