@@ -85,13 +85,36 @@ class Group:
         return np.concatenate([moved.real, moved.imag[:, orders > 0]], 1)
 
 
+def vector_kernels(rotation_order, reflections, kernel_size):
+    """Equivariant kernels from vectors to vectors, ``(n, 2, 2, k, k)``.
+
+    With a vector as a complex number z, a linear map is z -> a z + b conj(z), and the constraint asks of the fields a
+    and b that a(A_g x) = a(x) and b(A_g x) = exp(2 i angle) b(x): circular harmonics of an order that is 0, or 2,
+    modulo N. Reflections make their coefficients real.
+    """
+    orders, kernels = harmonics(kernel_size)
+    signed = zip([*orders, *-orders[orders > 0]], [*kernels, *kernels[orders > 0].conj()], strict=True)
+    maps = []
+    for order, kernel in signed:
+        for factor in (1,) if reflections else (1, 1j):
+            p, q = (factor * kernel).real, (factor * kernel).imag
+            if order % rotation_order == 0:
+                maps.append([[p, -q], [q, p]])
+            if order % rotation_order == 2:
+                maps.append([[p, q], [q, -p]])
+    return np.array(maps)
+
+
 @lru_cache
 def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resampling=None):
     """All equivariant kernels on a grid: a basis of the solutions of K(A_g x) = rho_out(g) K(x) rho_in(g)^-1.
 
     The sum over the group of rho_out(g) E phi(A_g^-1 x) rho_in(g)^-1 is a solution for every matrix E and function phi,
     and these span the space. Where a representation is regular, the matrices that touch its first element suffice and
-    give every solution once.
+    give every solution once. Otherwise :func:`vector_kernels` does.
+
+    The basis is what the weights of a checkpoint refer to: the same on every machine, to rounding. So nothing here may
+    choose among equals, as a singular value decomposition of the space would.
 
     Args:
         rotation_order, reflections: the group.
@@ -104,19 +127,19 @@ def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resamp
         float32 tensor ``(basis, writes, reads, side, side)``, scaled so that random coefficients of variance 1 give
         kernels of variance 1: learning rates and initial weights of ordinary convolutions carry over.
     """
-    group = Group(rotation_order, reflections)
-    rho_in, rho_out = getattr(group, reads), getattr(group, writes)
-    a, b = slice(None), slice(None)  # the rows and columns that E may touch
-    if reads == "regular":
-        b = slice(1)
-    elif writes == "regular":
-        a = slice(1)
-    functions = group.functions(kernel_size)
-    basis = np.einsum("gpa,gqb,gfyx->abfpqyx", rho_out[:, :, a], rho_in[:, :, b], functions, optimize=True)
-    basis = basis.reshape(-1, *basis.shape[3:])
-    if reads == writes == "vector":  # these are not independent
-        _, size, vectors = np.linalg.svd(basis.reshape(len(basis), -1), full_matrices=False)
-        basis = vectors[size > 1e-6 * size[0]].reshape(-1, *basis.shape[1:])
+    if reads == writes == "vector":
+        basis = vector_kernels(rotation_order, reflections, kernel_size)
+    else:
+        group = Group(rotation_order, reflections)
+        rho_in, rho_out = getattr(group, reads), getattr(group, writes)
+        a, b = slice(None), slice(None)  # the rows and columns that E may touch
+        if reads == "regular":
+            b = slice(1)
+        else:
+            a = slice(1)
+        functions = group.functions(kernel_size)
+        basis = np.einsum("gpa,gqb,gfyx->abfpqyx", rho_out[:, :, a], rho_in[:, :, b], functions, optimize=True)
+        basis = basis.reshape(-1, *basis.shape[3:])
     power = (basis**2).sum((1, 2, 3, 4), keepdims=True)
     basis = basis * np.sqrt(basis[0].size / len(basis) / power)
     if resampling is not None:
