@@ -28,7 +28,7 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from evaluation import log_spectrum, spectrum_error, squared_error
+from evaluation import fill_land, log_spectrum, spectrum_error, squared_error
 
 # ---------------------------------------------------------------- the user
 
@@ -371,7 +371,7 @@ def roll_out(model, frames, steps, mask=None, recompute=False):
         frames: ``(n, T, 2, H, W)``.
         steps: number of frames to forecast.
         mask: ``(n, 1, H, W)``, True on water. Land keeps the value it has in the last frame, so that a moving frame
-            of reference (UM) takes its land along.
+            of reference (UM) takes its land along; it may be NaN, which counts as 0.
         recompute: keep only the frames that each step reads, and compute the features of a step again in the backward
             pass: the memory of one step instead of all, for one more forward pass. The backward pass must then run
             in the same ``parametrize.cached()`` as the roll-out, or it would not find the kernels of the forward pass.
@@ -379,6 +379,7 @@ def roll_out(model, frames, steps, mask=None, recompute=False):
     Returns:
         ``(n, steps, 2, H, W)`` in the dtype of ``frames``.
     """
+    frames = fill_land(frames, mask)
     last = frames[:, -1]
     forecasts = []
     step = partial(recomputed, model) if recompute else model
@@ -712,18 +713,30 @@ def set_precision(amp):
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = amp
 
 
+# Raised when weights change their meaning. 2: rotation nets have another basis of kernels between vectors, magnitude
+# nets another guard of still components.
+CHECKPOINT_SCHEMA = 2
+
+
 def save_checkpoint(path, **state):
     """Save tensors and plain values, whole or not at all."""
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        torch.save({"schema": CHECKPOINT_SCHEMA, **state}, temporary)
 
 
 def load_checkpoint(path, device):
-    """Load what :func:`save_checkpoint` saved; InputError if the file is not that."""
+    """Load what :func:`save_checkpoint` saved; InputError if the file is not that, or of another schema."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, LookupError, ValueError, UnpicklingError):
+        state = torch.load(path, map_location=device, weights_only=True)
+        schema = state.get("schema", 1)
+    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError, UnpicklingError):
         raise InputError(f"{path} is no checkpoint of this program; remove it or use --no_resume") from None
+    if schema != CHECKPOINT_SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema}, this version reads {CHECKPOINT_SCHEMA}: its weights would be another net "
+            "here; train again with --no_resume, or use the version that wrote it"
+        )
+    return state
 
 
 def write_log(path, history):
