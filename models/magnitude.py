@@ -10,7 +10,7 @@ which is one convolution grouped by input component and one map of ratios: no pa
 Exact for the full net, weak flows included: f(lambda x) = lambda f(x).
 
 The ratio needs a guard where a component does not vary (land, still water). The release adds 1e-6 to every range,
-which breaks the symmetry for weak flows; :func:`ratios` is homogeneous instead.
+which breaks the symmetry for weak flows; what :func:`ranges_and_ratios` adds scales with the flow.
 """
 
 import torch
@@ -33,41 +33,43 @@ class ByComponent(nn.Module):
         return vectors.permute(3, 1, 0, 2, 4, 5).flatten(0, 2)
 
 
-def extremes(x):
+def extremes_of_channels(x):
     """Maxima and negated minima over channels: ``(n, channels, 2, H, W)`` -> ``(n, 4, H, W)``."""
     return torch.cat([x.amax(1), -x.amin(1)], 1)  # vectorised, which aminmax is not
 
 
-STILL = 1e-4  # a component whose range is this small a share of both counts as still
+EPSILON = 1e-5  # share of a patch's largest value that is added to its ranges
+STILL = 1e-30  # of an rms of 1: a patch this weak passes nothing from one component to the other
 
 
-def ratios(r):
-    """r_u / r_v and r_v / r_u of ranges ``(n, 2, H, W)``, bounded, smooth, and 0 where the divisor is 0.
+def ranges_and_ratios(extremes):
+    """Ranges r of patches and their ratios r_u / r_v, r_v / r_u, from the pooled extremes ``(n, 4, H, W)``.
 
-    With the shares p = r / (r_u + r_v), the ratio is p_u p_v / (p_v^2 + STILL^2): a still component passes nothing on.
-    Shares do not change under x -> lambda x, and no power of r is formed that could overflow in the gradient.
+    A component that is nearly constant over a patch has hardly any range to divide by. So r is max - min + EPSILON
+    times the largest absolute value of both components: a uniform flow has the ratio 1, no ratio exceeds 2 / EPSILON
+    and gradients stay bounded, and yet r scales with the flow.
+
+    Returns:
+        ``(r, ratio)``, both ``(n, 2, H, W)``.
     """
-    total = r.sum(1, keepdim=True)
-    share = r / torch.where(total > torch.finfo(r.dtype).tiny, total, 1)
-    other = share.flip(1)
-    return share * other / (other.square() + STILL**2)
+    high, low = extremes.chunk(2, 1)
+    r = high + low + EPSILON * extremes.amax(1, keepdim=True)
+    return r, r / torch.where(r > STILL, r, 1).flip(1)
 
 
-def mix(y, ranges, bias, activation):
+def mix(y, extremes, bias, activation):
     """Join what was read from u and from v into vectors, with ratios of ranges and biases.
 
     Args:
         y: ``(n, 2 * 2 * out, H, W)`` in the order of :class:`ByComponent`.
-        ranges: pooled extremes ``(n, 4, H, W)``.
+        extremes: of the patches, ``(n, 4, H, W)``.
         bias: ``(2 out,)``, u0 v0 u1 v1 ...
         activation: apply ReLU.
 
     Returns:
         ``(n, out, 2, H, W)``.
     """
-    high, low = ranges.chunk(2, 1)
-    r = high + low  # (n, 2, H, W)
-    ratio = ratios(r)
+    r, ratio = ranges_and_ratios(extremes)
     u_to_u, u_to_v, v_to_u, v_to_v = y.unflatten(1, (4, -1)).unbind(1)  # each (n, out, H, W)
     u = torch.addcmul(u_to_u, v_to_u, ratio[:, :1])
     v = torch.addcmul(v_to_v, u_to_v, ratio[:, 1:])
@@ -96,10 +98,10 @@ class MagnitudeConv2d(nn.Module):
     def forward(self, x):
         conv = self.conv
         # A window that sticks out meets only copies of pixels it holds anyway, so max_pool2d's own padding is exact.
-        ranges = max_pool2d(extremes(x), conv.kernel_size, conv.stride, self.padding)
+        extremes = max_pool2d(extremes_of_channels(x), conv.kernel_size, conv.stride, self.padding)
         components = pad(x.transpose(1, 2).flatten(1, 2), (self.padding,) * 4, mode="replicate")
         y = conv2d(components, conv.weight, stride=conv.stride, groups=2)
-        return mix(y, ranges, conv.bias, self.activation)
+        return mix(y, extremes, conv.bias, self.activation)
 
 
 class MagnitudeUpsampling(nn.Module):
@@ -115,10 +117,10 @@ class MagnitudeUpsampling(nn.Module):
         parametrize.register_parametrization(self.conv, "weight", RepeatedPixelKernel(), unsafe=True)
 
     def forward(self, x):
-        ranges = max_pool2d(repeat_pixels(extremes(x)), 4, stride=1)
+        extremes = max_pool2d(repeat_pixels(extremes_of_channels(x)), 4, stride=1)
         components = pad(x.transpose(1, 2).flatten(1, 2), (1, 1, 1, 1), mode="replicate")
         y = shuffle_pixels(conv2d(components, self.conv.weight, groups=2))
-        return mix(y, ranges, self.conv.bias, activation=True)
+        return mix(y, extremes, self.conv.bias, activation=True)
 
 
 class Magnitude(Symmetry):

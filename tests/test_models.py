@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.backbone import RepeatedPixelKernel
-from models.magnitude import MagnitudeConv2d
+from models.magnitude import EPSILON, MagnitudeConv2d
 from models.uniform_motion import UniformMotionConv2d
 
 EXACT = ["UM", "Mag"]
@@ -109,7 +109,30 @@ def test_a_component_that_is_nearly_still(strength):
     assert x.grad.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
     offset = torch.tensor([0.0, 1.0])[:, None, None]  # nor does an offset blow up, however little varies about it
-    assert layer(x + offset).abs().max() < 1e4
+    largest = layer.conv.weight.abs().sum((1, 2, 3)).max() * (x + offset).abs().max()
+    assert layer(x + offset).abs().max() < largest * 2 / EPSILON
+
+
+# Where v varies this share of u, the layer's u may differ from the release's by so much.
+@pytest.mark.parametrize(("share", "difference"), [(1, 1e-5), (1e-2, 1e-3), (1e-3, 1e-2), (1e-4, 0.1)])
+def test_magnitude_follows_the_release(share, difference):
+    torch.manual_seed(0)
+    layer = MagnitudeConv2d(6, 8, 3).double()
+    x = torch.randn(2, 6, 2, 8, 9, dtype=torch.float64) * torch.tensor([1, share])[:, None, None]
+    u, released = (y[:, :, 0] for y in (layer(x), papers_layer("Mag", layer.conv, x, release=True)))
+    assert (u - released).norm() < difference * released.norm()
+
+
+@pytest.mark.parametrize("noise", [0, 1e-12])
+def test_magnitude_of_a_uniform_flow(noise):
+    """Nothing varies but rounding: both components count alike, whatever the rounding."""
+    torch.manual_seed(0)
+    layer = MagnitudeConv2d(3, 4, 3).double()
+    flow = torch.tensor([1.0, 2.0]).double()[:, None, None].expand(1, 3, 2, 5, 7)
+    weight = next(layer.conv.parametrizations.weight.parameters())
+    expected = torch.einsum("oicyx,c->o", weight.unflatten(1, (3, 2)), flow[0, 0, :, 0, 0]).relu()
+    y = layer(flow + noise * torch.randn_like(flow)).flatten(1, 2)
+    assert (y - expected[:, None, None]).abs().max() < 1e-4
 
 
 def test_magnitude_of_a_still_flow_is_still():
@@ -160,22 +183,73 @@ def test_repeated_pixels(height, width, seed):
     torch.testing.assert_close(nn.functional.pixel_shuffle(phases, 2), slow)
 
 
-def test_uniform_motion_layer_is_the_papers():
-    """Against patches formed one by one: subtract the patch mean, convolve, ReLU, add it back (unequal sizes)."""
+def papers_layer(symmetry, conv, x, pads=None, activation=True, restore=True, release=False):
+    """A layer as the paper writes it, patch by patch: ``(n, in, 2, H, W)`` -> ``(n, out, 2, H', W')``.
+
+    Of every patch UM takes out the mean and Mag the range, per component over frames and taps; then the patch is
+    convolved, goes through ReLU and gets back what was taken out. The release adds 1e-6 to the range.
+    """
+    weight = next(conv.parametrizations.weight.parameters())
+    side = weight.shape[-1]
+    padded = pad(x.flatten(1, 2), pads or (side // 2,) * 4, mode="replicate")
+    rows, columns = ((n - side) // conv.stride[0] + 1 for n in padded.shape[-2:])
+    patches = nn.functional.unfold(padded, side, stride=conv.stride)
+    patches = patches.unflatten(1, (x.shape[1], 2, side**2))  # (n, in, 2, taps, patches)
+    if symmetry == "UM":
+        mean = patches.mean((1, 3), keepdim=True)
+        read = patches - mean
+    else:
+        guard = 1e-6 if release else EPSILON * patches.abs().amax((1, 2, 3), keepdim=True)
+        span = patches.amax((1, 3), keepdim=True) - patches.amin((1, 3), keepdim=True) + guard
+        read = patches / span
+    y = torch.einsum("oi,nip->nop", weight.flatten(1), read.flatten(1, 3)) + conv.bias[:, None]
+    y = (y.relu() if activation else y).unflatten(1, (-1, 2))
+    if symmetry == "Mag":
+        y = y * span[:, :, :, 0]
+    elif restore:
+        y = y + mean[:, :, :, 0]
+    return y.unflatten(-1, (rows, columns))
+
+
+@pytest.mark.parametrize("symmetry", EXACT)
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (5, 1)])
+def test_convolutions_are_the_papers(symmetry, kernel_size, stride):
     torch.manual_seed(0)
-    layer = UniformMotionConv2d(3, 4, 3).double()
+    layer = SYMMETRIES[symmetry].convolution(3, 4, kernel_size, stride).double()
+    x = torch.randn(2, 3, 2, 6, 7, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), papers_layer(symmetry, layer.conv, x))
+
+
+@pytest.mark.parametrize("symmetry", EXACT)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_residual_blocks_are_the_papers(symmetry, channels):
+    """The second layer of uniform motion does not add the mean: it is there once, in the skip."""
+    torch.manual_seed(0)
+    block = SYMMETRIES[symmetry].residual_block(3, channels, 3).double()
     x = torch.randn(2, 3, 2, 5, 7, dtype=torch.float64)
-    weight = layer.conv.parametrizations.weight.original.unflatten(1, (3, 2))
-    padded = pad(x.flatten(1, 2), (1, 1, 1, 1), mode="replicate").unflatten(1, (3, 2))
-    with torch.no_grad():
-        y = layer(x)
-        for row in range(5):
-            for column in range(7):
-                patch = padded[..., row : row + 3, column : column + 3]
-                mean = patch.mean((1, 3, 4), keepdim=True)
-                out = torch.einsum("oicyx,nicyx->no", weight, patch - mean) + layer.conv.bias
-                expected = out.relu().unflatten(1, (4, 2)) + mean[..., 0, 0]
-                torch.testing.assert_close(y[..., row, column], expected)
+    skip = x
+    if channels != 3:
+        skip = papers_layer(symmetry, block.skip.conv, x, activation=symmetry == "UM")
+    second = papers_layer(symmetry, block.second.conv, papers_layer(symmetry, block.first.conv, x), restore=False)
+    torch.testing.assert_close(block(x), second + skip)
+
+
+@pytest.mark.parametrize("symmetry", EXACT)
+def test_upsampling_reads_repeated_pixels(symmetry):
+    torch.manual_seed(0)
+    layer = SYMMETRIES[symmetry].upsampling(3, 4).double()
+    x = torch.randn(2, 3, 2, 5, 7, dtype=torch.float64)
+    repeated = x.repeat_interleave(2, -2).repeat_interleave(2, -1)
+    torch.testing.assert_close(layer(x), papers_layer(symmetry, layer.conv, repeated, pads=(1, 2, 1, 2)))
+
+
+@pytest.mark.parametrize("symmetry", EXACT)
+def test_output_is_the_papers(symmetry):
+    """One vector, without ReLU."""
+    torch.manual_seed(0)
+    layer = SYMMETRIES[symmetry].output(3, 3).double()
+    x = torch.randn(2, 3, 2, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), papers_layer(symmetry, layer[0].conv, x, activation=False)[:, 0])
 
 
 def test_plain_convolutions_commute_with_shifts_in_the_interior():
