@@ -5,13 +5,14 @@ trains imports them.
 """
 
 from evaluation.equivariance import equivariance_error
-from evaluation.rmse import rmse, squared_error
+from evaluation.rmse import fill_land, rmse, squared_error
 from evaluation.spectrum import energy_spectrum, energy_spectrum_error, log_spectrum, spectrum_error
 
 __all__ = [
     "energy_spectrum",
     "energy_spectrum_error",
     "equivariance_error",
+    "fill_land",
     "log_spectrum",
     "rmse",
     "spectrum_error",

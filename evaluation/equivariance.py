@@ -2,7 +2,7 @@
 
 import torch
 
-from evaluation.rmse import rmse
+from evaluation.rmse import fill_land, rmse
 
 
 def equivariance_error(forecast, symmetry, g, frames, mask=None):
@@ -22,12 +22,14 @@ def equivariance_error(forecast, symmetry, g, frames, mask=None):
 
     Returns:
         ``(absolute, relative)``, scalar float64 tensors: the error in the units of the flow, and divided by the root
-        mean square of T f(x).
+        mean square of T f(x); 0 where both are 0.
     """
+    frames = fill_land(frames, mask)
     past, forecasts = frames.shape[1], forecast(frames, mask)
     sequence = torch.cat([frames, forecasts], 1)
     moved = symmetry.act_on_window(g, sequence, past - 1, past, forecasts.shape[1])
     moved_mask = symmetry.act_on_mask(g, mask, frames)
     transformed = moved[:, past:]
     error = rmse(forecast(moved[:, :past], moved_mask), transformed, moved_mask)
-    return error, error / rmse(transformed, torch.zeros_like(transformed), moved_mask)
+    size = rmse(transformed, torch.zeros_like(transformed), moved_mask)
+    return error, torch.where(error == 0, 0, error / size)

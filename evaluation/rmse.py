@@ -3,6 +3,11 @@
 import torch
 
 
+def fill_land(frames, mask=None):
+    """Frames ``(n, T, 2, H, W)`` with 0 where ``mask`` ``(n, 1, H, W)`` says land and the file had no number (NaN)."""
+    return frames if mask is None else torch.where(mask.unsqueeze(1) | frames.isfinite(), frames, 0)
+
+
 def squared_error(prediction, target, mask=None):
     """Sums from which an RMSE over many batches is made, in float64 on the device of the input.
 
@@ -16,7 +21,7 @@ def squared_error(prediction, target, mask=None):
     error = (prediction - target).square()
     if mask is None:
         return error.sum((0, 2, 3, 4), dtype=torch.float64), prediction[:, 0].numel()
-    error = error * mask.unsqueeze(1)
+    error = torch.where(mask.unsqueeze(1), error, 0)  # not a product: what does not count may be NaN
     return error.sum((0, 2, 3, 4), dtype=torch.float64), mask.sum(dtype=torch.float64) * prediction.shape[2]
 
 

@@ -65,7 +65,7 @@ def energy_spectrum(frames, mask=None):
     for i in range(0, len(frames), CHUNK):
         energy = kinetic_energy(frames[i : i + CHUNK])
         if mask is not None:
-            energy = energy * mask[i : i + CHUNK, 0]
+            energy = torch.where(mask[i : i + CHUNK, 0], energy, 0)
         power = torch.fft.rfft2(energy).abs().square().flatten(1) * weight
         spectra.append(power.new_zeros(len(power), len(size)).index_add_(1, ring, power) / size)
     return torch.cat(spectra)
@@ -119,7 +119,7 @@ def velocity_spectrum(frames, mask=None):
     water = torch.ones_like(frames[:, :1, :1], dtype=torch.bool) if mask is None else mask.unsqueeze(1)
     spectra = []
     for part, here in zip(frames.split(CHUNK), water.split(CHUNK), strict=True):
-        flow = part.double() * here
+        flow = torch.where(here, part.double(), 0)
         flow -= flow.sum((-2, -1), keepdim=True) / here.sum((-2, -1), keepdim=True)
         power = torch.fft.rfft2(flow * here * window).abs().square().sum(2).mean(1).flatten(1) * weight
         spectra.append(power.new_zeros(len(power), len(size)).index_add_(1, ring, power))

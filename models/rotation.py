@@ -218,7 +218,8 @@ class Rotation(Symmetry):
         angle_step: :meth:`sample` draws multiples of this angle, in degrees.
 
     Raises:
-        ValueError: a ``rotation_order`` that does not contain the quarter turns.
+        ValueError: a ``rotation_order`` that does not contain the quarter turns, an ``angle_step`` that does not divide
+            360.
     """
 
     name = "Rot"
@@ -231,6 +232,8 @@ class Rotation(Symmetry):
     def __init__(self, rotation_order=8, reflections=False, angle_step=90):
         if rotation_order < 4 or rotation_order % 4:
             raise ValueError(f"rotation_order must be a positive multiple of 4, got {rotation_order}")
+        if angle_step < 1 or 360 % angle_step:
+            raise ValueError(f"angle_step must divide 360, got {angle_step}")
         self.rotation_order, self.reflections, self.angle_step = rotation_order, reflections, angle_step
 
     def sample(self, n, generator=None):

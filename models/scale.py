@@ -442,10 +442,27 @@ def one_factor(g):
     return factors[0].item()
 
 
+def resampling(size, factor):
+    """Matrix that reads a line of ``size`` cells at ``factor`` times the resolution, about its centre.
+
+    Linear interpolation between the centres of cells, antialiased where it shrinks: weights fall linearly to 0 over
+    one cell of the coarser of the two grids. Of the new cells as many as a multiple of ``CROP`` are kept (all of fewer
+    than that). At factor 1 nothing is interpolated: of an odd surplus, half a cell lies off the centre.
+
+    Returns:
+        ``(cells, size)`` float64, rows that sum to 1.
+    """
+    cells = math.floor(size * factor + ROUNDING)
+    cells -= cells % CROP if cells >= CROP else 0
+    if factor == 1:
+        return torch.eye(size, dtype=torch.float64)[(size - cells) // 2 :][:cells]
+    places = (torch.arange(cells, dtype=torch.float64) - (cells - 1) / 2) / factor + (size - 1) / 2
+    distance = (places[:, None] - torch.arange(size)).abs() * min(1, factor)
+    weights = (1 - distance).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)
+
+
 def resize(maps, factor):
-    """Bilinear ``(n, c, H, W)`` at ``factor`` times the resolution, cell-centred, then cropped about the centre."""
-    if factor != 1:
-        maps = interpolate(maps, scale_factor=factor, mode="bilinear", antialias=factor < 1)
-    sides = [side - side % CROP if side >= CROP else side for side in maps.shape[-2:]]
-    top, left = ((have - want) // 2 for have, want in zip(maps.shape[-2:], sides, strict=True))
-    return maps[..., top : top + sides[0], left : left + sides[1]]
+    """``(n, c, H, W)`` at ``factor`` times the resolution, see :func:`resampling`."""
+    rows, columns = (resampling(side, factor).to(maps) for side in maps.shape[-2:])
+    return rows @ maps @ columns.t()

@@ -17,7 +17,7 @@ from evaluation import (
     rmse,
     spectrum_error,
 )
-from evaluation.spectrum import kinetic_energy, rings
+from evaluation.spectrum import kinetic_energy, rings, velocity_spectrum
 from models import SYMMETRIES
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden" / "spectrum_released.npz"
@@ -75,9 +75,11 @@ def test_land_does_not_count():
     target = torch.randn(2, 3, 2, 5, 7)
     mask = torch.ones(2, 1, 5, 7, dtype=torch.bool)
     mask[..., 2:, :] = False
-    prediction = target.clone()
-    prediction[..., 2:, :] = 1e6
-    assert rmse(prediction, target, mask) == 0
+    for land in (1e6, torch.nan):
+        prediction = target.clone()
+        prediction[..., 2:, :] = land
+        assert rmse(prediction, target, mask) == 0
+        assert rmse(prediction + 2, target, mask) == pytest.approx(2)
 
 
 # ---------------------------------------------------------------- spectrum
@@ -161,13 +163,16 @@ def test_spectrum_in_chunks_and_in_single_precision():
     assert energy_spectrum(frames.bfloat16()).isfinite().all()
 
 
-def test_spectrum_does_not_see_land():
+@pytest.mark.parametrize("spectrum", [energy_spectrum, velocity_spectrum])
+def test_spectrum_does_not_see_land(spectrum):
     frames = torch.randn(2, 10, 2, 16, 16)
     mask = torch.ones(2, 1, 16, 16, dtype=torch.bool)
     mask[..., :4] = False
-    noise = torch.where(mask[:, None], frames, torch.randn_like(frames))
     still = torch.where(mask[:, None], frames, 1.0)
-    torch.testing.assert_close(energy_spectrum(noise, mask), energy_spectrum(still))
+    for land in (torch.randn_like(frames), torch.full_like(frames, torch.nan)):
+        torch.testing.assert_close(spectrum(torch.where(mask[:, None], frames, land), mask), spectrum(still, mask))
+    if spectrum is energy_spectrum:
+        torch.testing.assert_close(spectrum(still, mask), spectrum(still))
 
 
 def test_error_of_a_factor():
@@ -298,6 +303,20 @@ def test_equivariance_error_in_closed_form():
         return frames[:, -1:]
 
     assert equivariance_error(last, SYMMETRIES["UM"], c, frames)[0] == 0
+
+
+def test_equivariance_error_of_nothing():
+    """The factor 0 leaves nothing to compare with: the error is 0, not NaN. Nor does land without numbers count."""
+    frames = torch.randn(2, 3, 2, 5, 7)
+    mask = torch.rand(2, 1, 5, 7) < 0.7
+    frames = torch.where(mask[:, None], frames, torch.nan)
+
+    def damped(frames, mask):
+        return 0.9 * frames[:, -1:]
+
+    for g in (torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.5])):
+        errors = torch.stack(equivariance_error(damped, SYMMETRIES["Mag"], g, frames, mask))
+        assert errors.max() < 1e-6  # nor is it NaN
 
 
 def test_error_on_transformed_data_is_bounded():

@@ -109,6 +109,8 @@ def test_angles_of_the_release():
     angles = ROT.sample(1000, torch.Generator().manual_seed(0))
     assert set(angles.tolist()) == {90, 180, 270, 360}
     assert set(Rotation(angle_step=15).sample(2000).tolist()) == {15.0 * k for k in range(1, 25)}
+    with pytest.raises(ValueError, match="angle_step must divide 360, got 100"):
+        Rotation(angle_step=100)
 
 
 # ---------------------------------------------------------------- kernels

@@ -15,7 +15,16 @@ import run_model
 from evaluation import equivariance_error
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES, build_model
-from models.scale import Lifting, Scale, ScaleConv2d, ScaleDownsampling, ScaleUpsampling, dilated_taps, interpolation
+from models.scale import (
+    Lifting,
+    Scale,
+    ScaleConv2d,
+    ScaleDownsampling,
+    ScaleUpsampling,
+    dilated_taps,
+    interpolation,
+    resize,
+)
 from utils import exit_code, groups_of_equals, persistence, score
 
 ACTION = SYMMETRIES["Scale"]
@@ -415,6 +424,22 @@ def test_factors_are_seeded():
     release = Scale(release_factors=True).sample(5000, generator)
     assert (release.min(), release.max()) == (0.5, 5)
     assert torch.equal(release * 4, (release * 4).round())
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(3, 40), width=st.integers(3, 40), f=st.sampled_from([0.5, 0.75, 1.25, 1.5, 2.0, 3.0]))
+def test_resizing_keeps_the_centre(height, width, f):
+    """Whatever the sides and what is cropped: it commutes with mirrors, and a slope of 1 a cell becomes one of 1/f."""
+    maps = torch.randn(1, 2, height, width, dtype=torch.float64)
+    large = resize(maps, f)
+    rows, columns = large.shape[-2:]
+    assert all(n % 16 == 0 or n < 16 for n in (rows, columns))
+    torch.testing.assert_close(resize(maps.flip(-1, -2), f), large.flip(-1, -2))
+    if f > 1:
+        slope = resize(torch.arange(width, dtype=torch.float64).expand(1, 1, height, width), f)
+        expected = (width - 1) / 2 + (torch.arange(columns, dtype=torch.float64) - (columns - 1) / 2) / f
+        inside = (expected > 0) & (expected < width - 1)
+        torch.testing.assert_close(slope[..., inside], expected[inside].expand(1, 1, rows, -1))
 
 
 # ---------------------------------------------------------------- test sets

@@ -242,6 +242,13 @@ def test_land_keeps_its_last_value():
     assert not torch.equal(forecast[~land], frames[:, -1:].expand_as(forecast)[~land])
 
 
+def test_land_may_hold_no_number():
+    mask = torch.rand(2, 1, 16, 16) < 0.8
+    frames = torch.randn(2, 4, 2, 16, 16) * mask[:, None]
+    holes = torch.where(mask[:, None], frames, torch.nan)
+    assert torch.equal(roll_out(small(), holes, 3, mask), roll_out(small(), frames, 3, mask))
+
+
 @pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
 @pytest.mark.parametrize("symmetry", ["UM", "Mag"])
 def test_roll_outs_are_equivariant_land_included(symmetry, architecture):
