@@ -19,7 +19,24 @@ from models.rotation import Rotation
 from models.scale import Scale
 from utils import InputError, progress, write_json
 
-SCHEMA = 1  # of meta.json; raised when its meaning changes
+SCHEMA = 2  # of meta.json; raised when its meaning changes
+
+
+def checksum(data):
+    """sha256 of bytes or of a contiguous array, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def identity(meta):
+    """The id of a data set: 16 hexadecimal digits over all that gives its numbers their meaning, but no file's name.
+
+    Frames, masks and group elements enter by the checksums that ``meta`` records.
+    """
+    keys = ("schema", "history", "horizon", "mean", "std", "tile", "units", "time_step", "table_sha256")
+    of_split = ("sha256", "mask_sha256", "shape", "segments", "first", "count")
+    content = {key: meta[key] for key in keys}
+    content["splits"] = {name: {key: split[key] for key in of_split} for name, split in meta["splits"].items()}
+    return checksum(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())[:16]
 
 
 # ---------------------------------------------------------------- reading
@@ -29,7 +46,7 @@ def load_meta(folder):
     """Read ``meta.json`` of a prepared data set.
 
     Raises:
-        InputError: no data there, or written by another version.
+        InputError: no data there, written by another version, or not what its id says.
     """
     path = Path(folder) / "meta.json"
     try:
@@ -41,7 +58,10 @@ def load_meta(folder):
         raise InputError(f"{path} is not a description of prepared data; run data_prep.py again") from None
     if schema != SCHEMA:
         raise InputError(f"{path} has schema {schema}, this version reads {SCHEMA}; run data_prep.py again")
-    return meta
+    with contextlib.suppress(KeyError, TypeError, AttributeError):
+        if meta["id"] == identity(meta):
+            return meta
+    raise InputError(f"{path} does not match its id: it was changed since; run data_prep.py again")
 
 
 def read_table(path, count):
@@ -178,22 +198,24 @@ def describe_split(folder, name, source, split, frames):
         "begin": source.dates and source.dates[split.ranges[0][0]],
         "end": source.dates and source.dates[split.ranges[-1][1] - 1],
         "land": 0.0 if source.mask is None else 1 - float(source.mask.mean()),
-        "sha256": hashlib.sha256(np.memmap(folder / f"{name}.npy", np.uint8, "r")).hexdigest(),
+        "sha256": checksum(np.memmap(folder / f"{name}.npy", np.uint8, "r")),
+        "mask_sha256": None if source.mask is None else checksum(np.ascontiguousarray(source.mask)),
     }
 
 
-def write_tables(folder, count, args):
-    """Draw one group element per test window for every symmetry; return the names of the files."""
+def draw_tables(count, args):
+    """One group element per test window for every symmetry: ``{name: (count, ...) float32}``."""
     symmetries = {
         **SYMMETRIES,
         "Rot": Rotation(angle_step=args.angle_step),
         "Scale": Scale(release_factors=args.scale_factors == "release"),
     }
-    names = {name: f"test_{name.lower()}.npz" for name in symmetries if name != "None"}
-    for name, file in names.items():
+    del symmetries["None"]
+    tables = {}
+    for name, symmetry in symmetries.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{args.seed} {name}".encode()))
-        np.savez(folder / file, elements=symmetries[name].sample(count, generator).numpy())
-    return names
+        tables[name] = symmetry.sample(count, generator).numpy()
+    return tables
 
 
 def write_dataset(folder, dataset, source, args, domain=None, centre=False):
@@ -203,7 +225,7 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
         folder: an empty folder.
         dataset: its name.
         source: Source of train, valid and test.
-        args: ``history``, ``horizon``, ``gap``, ``splits``, ``seed``.
+        args: ``history``, ``horizon``, ``gap``, ``splits``, ``seed``, ``angle_step``, ``scale_factors``.
         domain: Source of the test on another ocean, or None.
         centre: subtract the mean.
 
@@ -216,12 +238,16 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
     if domain is not None:
         plans["domain"] = plan_domain(domain.segments, domain.tiles, window, args.splits[2])
         sources["domain"] = domain
+    tables = draw_tables(plans["test"].count, args)
     frames = {name: write_frames(folder / f"{name}.npy", sources[name], plan) for name, plan in plans.items()}
     mean, std = measure(frames["train"], source.mask, centre)
     for name in plans:
         standardise(frames[name], sources[name].mask, mean, std)
     divergence = orientation(frames["train"], source.mask)
     splits = {name: describe_split(folder, name, sources[name], plan, frames[name]) for name, plan in plans.items()}
+    files = {name: f"test_{name.lower()}.npz" for name in tables}
+    for name, elements in tables.items():
+        np.savez(folder / files[name], elements=elements)
     meta = {
         "schema": SCHEMA,
         "dataset": dataset,
@@ -243,8 +269,10 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
         "time_step": source.time_step,
         "orientation": divergence and dict(zip(("divergence", "reversed"), divergence, strict=True)),
         "splits": splits,
-        "tables": {"test": write_tables(folder, plans["test"].count, args)},
+        "tables": {"test": files},
+        "table_sha256": {"test": {name: checksum(elements) for name, elements in tables.items()}},
     }
+    meta["id"] = identity(meta)
     write_json(folder / "meta.json", meta)
     notes = [*source.notes, *(f"test files: {note}" for note in (domain.notes if domain else ()))]
     if [plans[name].count for name in ("train", "valid", "test")] != list(args.splits):
@@ -254,6 +282,7 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
 
 def summary(meta):
     """Lines that say what was prepared."""
+    yield f"data {meta['id']}"
     for name, split in meta["splits"].items():
         dates = f", {split['begin']} to {split['end']}" if split["begin"] else ""
         tiles, frames = split["shape"][:2]

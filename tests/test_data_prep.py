@@ -1,5 +1,6 @@
 """Preparation of regular arrays: the release's protocol, splits, standardisation, bad inputs, what is on the disk."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -329,12 +330,43 @@ def test_tables_are_seeded_and_one_per_test_window(raw, prepared, tmp_path):
     assert np.load(prepared / meta["tables"]["test"]["UM"])["elements"].shape == (9, 2)
 
 
+def test_id_says_what_the_numbers_mean(tmp_path):
+    """Whatever gives a number another meaning gives the data another id; names and places of files do not."""
+    raw = np.random.default_rng(0).normal(size=(40, 2, 32, 32)).astype(np.float32)
+    others = ["--history 5 --horizon 11", "--seed 1", "--angle_step 45", "--scale_factors release", "--gap 2"]
+    others += ["--splits 5 2 2", "--tile 16", "--stride 2 --tile 16"]
+    ids = []
+    for number, flags in enumerate(["", "", *others]):
+        file, folder = tmp_path / f"{number}.npy", tmp_path / str(number)
+        np.save(file, raw)
+        common = "--history 6 --horizon 10 --gap 0 --stride 1 --tile 32".split()
+        assert prepare("rbc", "--raw", file, "--data_dir", folder, *common, *flags.split()) == 0
+        ids.append(store.load_meta(folder / "rbc")["id"])
+    assert re.fullmatch("[0-9a-f]{16}", ids[0])
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 1 + len(others)
+
+
+PLACES = ["id", "history", "horizon", "mean", "std", "tile", "units", "time_step", "table_sha256 test UM"]
+PLACES += [f"splits test {key}" for key in ("sha256", "mask_sha256", "shape", "segments", "first", "count")]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_description_that_was_changed(place, prepared, tmp_path):
+    meta = store.load_meta(prepared)
+    *parents, key = place.split()
+    functools.reduce(dict.__getitem__, parents, meta)[key] = "0"
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(InputError, match="does not match its id"):
+        store.load_meta(tmp_path)
+
+
 def test_summary(prepared, raw, tmp_path, capsys):
     np.save(tmp_path / "raw.npy", raw)
     assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL) == 0
     out, meta = capsys.readouterr().out, read_meta(tmp_path / "rbc")
-    windows = ("13 windows", "8 windows", "9 windows")
-    for text in ("2 x 3 tiles", *windows, f"std {meta['std']:.4g}", "land 0.0%", "rms divergence", "MB to"):
+    numbers = (f"data {meta['id']}", "13 windows", "8 windows", "9 windows", f"std {meta['std']:.4g}")
+    for text in (*numbers, "2 x 3 tiles", "land 0.0%", "rms divergence", "MB to"):
         assert text in out
 
 

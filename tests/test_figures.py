@@ -17,6 +17,7 @@ from evaluation.figures import SWEEPS, TEST_STEPS, main
 from evaluation.runs import Group
 from evaluation.spectrum import power_law, velocity_spectrum
 from evaluation.style import STYLE, new_figure, save
+from flows.store import identity
 from models import SYMMETRIES
 from simulation.rayleigh_benard import PRESETS, simulate
 from utils import InputError, exit_code, persistence
@@ -401,6 +402,7 @@ def test_run_whose_data_are_not_there(tmp_path, results, data_dir, capsys):
     shutil.copytree(data_dir / "rbc", tmp_path / "rbc")
     meta = json.loads((tmp_path / "rbc" / "meta.json").read_text())
     meta["splits"]["train"]["sha256"] = "0"
+    meta["id"] = identity(meta)
     (tmp_path / "rbc" / "meta.json").write_text(json.dumps(meta))
     line = failure(capsys, "runs", folder, "--data_dir", tmp_path, "--figures", tmp_path / "figures")
     assert "was trained on other data than those in" in line

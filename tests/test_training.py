@@ -207,7 +207,7 @@ def test_broken_arrays(with_land, damage, message):
         (None, "no prepared data in"),
         ("", "not a description of prepared data"),
         ("[]", "not a description of prepared data"),
-        ('{"schema": 99}', "has schema 99, this version reads 1"),
+        ('{"schema": 1}', "has schema 1, this version reads 2"),
     ],
 )
 def test_broken_meta(tmp_path, text, message):
