@@ -3,7 +3,7 @@
     python data_prep.py rbc --raw rbc_data.pt
     python data_prep.py rbc --simulate small       convection made here instead of downloaded, in half a minute
     python data_prep.py ocean --train atlantic.nc indian.nc north_pacific.nc --test south_pacific_test.nc
-    python data_prep.py ocean --train currents/*.nc --tile 32 --max_land 0.2 --gap 50
+    python data_prep.py ocean --train currents/*.nc --tile 32 --max_land 0.2
     python data_prep.py ocean --train currents/*.nc --train_box -44 -23 25 46 --test_box -180 -159 -59 -40
     python data_prep.py ocean --print_download     the commands that fetch the ocean files
     python data_prep.py                            whatever of these files lies in this folder
@@ -17,7 +17,7 @@ Writes, all or nothing, into <data_dir>/<dataset>/:
     test_<name>.npz    one group element per test window, for the transformed test sets
 
 A window is history + horizon consecutive frames. Windows are never files: they are numbered by first frame, then by
-tile, and a split owns a range of these numbers.
+tile, and a split owns a range of these numbers. No frame is in two splits, except by --protocol release.
 """
 
 import argparse
@@ -35,7 +35,9 @@ from simulation.rayleigh_benard import PRESETS, simulate
 from utils import InputError, choose_device, exit_code
 
 RBC_FILE = "rbc_data.pt"
-SIMULATION = {  # what may be changed of a preset
+# The 20 frames of "tiny" hold no window of the default length.
+SIMULATIONS = {**PRESETS, "tiny": dataclasses.replace(PRESETS["tiny"], frames=200)}
+CHANGES = {  # what may be changed of a preset
     "ra": (float, "Rayleigh number"),
     "pr": (float, "Prandtl number"),
     "nz": (int, "rows of the grid"),
@@ -64,14 +66,19 @@ def prepare_rbc(args):
     report(lines, target)
 
 
+def simulation(args):
+    """The Settings of a simulation."""
+    changes = {name: getattr(args, name) for name in CHANGES if getattr(args, name) is not None}
+    return dataclasses.replace(SIMULATIONS[args.simulate], seed=args.seed, **changes)
+
+
 def simulated(args):
     """Simulate convection, or find it already simulated, in the data folder.
 
     Returns:
         The file of frames, and lines for the summary.
     """
-    changes = {name: getattr(args, name) for name in SIMULATION if getattr(args, name) is not None}
-    settings = dataclasses.replace(PRESETS[args.simulate], seed=args.seed, **changes)
+    settings = simulation(args)
     device = choose_device(args.device)
     path = Path(args.data_dir, f"rbc_{args.simulate}.npy")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,9 +181,9 @@ def parse_args(argv):
     rbc = commands.add_parser("rbc", help="Rayleigh-Benard convection")
     origin = rbc.add_mutually_exclusive_group(required=True)
     origin.add_argument("--raw", metavar="FILE", help=".pt tensor or .npy array (T, 2, H, W)")
-    origin.add_argument("--simulate", choices=PRESETS, help="make the flow here")
+    origin.add_argument("--simulate", choices=SIMULATIONS, help="make the flow here")
     rbc.add_argument("--stride", type=whole(1), help="keep every n-th point (default: 4 of a file, 1 of a simulation)")
-    for name, (kind, text) in SIMULATION.items():
+    for name, (kind, text) in CHANGES.items():
         rbc.add_argument(f"--{name}", type=kind, help=f"{text} (with --simulate; default: the preset's)")
     rbc.add_argument(
         "--device", default="", help="where to simulate: cpu, cuda or cuda:N (default: cuda if there is one)"
@@ -202,13 +209,19 @@ def parse_args(argv):
 
     for command in (rbc, ocean):
         command.add_argument("--data_dir", default="data", help="where to put the result (default %(default)s)")
-        command.add_argument("--tile", type=whole(1), default=64, help="side of a tile (default %(default)s)")
+        command.add_argument("--tile", type=whole(1), help="side of a tile (default 64, or all rows of a simulation)")
         command.add_argument("--history", type=whole(1), default=30, help="frames to read (default %(default)s)")
         command.add_argument("--horizon", type=whole(1), default=20, help="frames to predict (default %(default)s)")
         command.add_argument(
+            "--protocol",
+            choices=("release", "disjoint"),
+            help="release: the splits' windows overlap, so that they share frames; disjoint: no frame is in two splits "
+            "(default: release of its own files, rbc_data.pt and the four boxes of the ocean, else disjoint)",
+        )
+        command.add_argument(
             "--gap",
             type=whole(0),
-            help="window starts left out between splits (default: 0 as in the release, a window of a simulation)",
+            help="window starts left out between splits (default: 0 by --protocol release, else history + horizon)",
         )
         command.add_argument(
             "--splits",
@@ -252,12 +265,22 @@ def resolve(args, rbc):
     """Fill in the defaults that depend on where the data come from."""
     here = getattr(args, "simulate", None)
     if args.gap is None:
-        args.gap = args.history + args.horizon if here else 0
+        protocol = args.protocol or ("release" if is_the_releases(args) else "disjoint")
+        args.gap = 0 if protocol == "release" else args.history + args.horizon
     if args.command == "rbc":
-        given = [name for name in SIMULATION if getattr(args, name) is not None]
+        given = [name for name in CHANGES if getattr(args, name) is not None]
         if given and not here:
             rbc.error(f"--{given[0]} goes with --simulate")
         args.stride = args.stride or (1 if here else 4)
+    rows = -(-simulation(args).stored_shape[2] // args.stride) if here else 64
+    args.tile = args.tile or min(64, rows)
+
+
+def is_the_releases(args):
+    """Whether the raw files have the names of the release's."""
+    if args.command == "rbc":
+        return args.raw is not None and Path(args.raw).name == RBC_FILE
+    return {Path(file).name for file in (args.train or []) + (args.test or [])} <= {*OCEAN_TRAIN, *OCEAN_TEST}
 
 
 def resolve_boxes(args, ocean):

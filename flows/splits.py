@@ -1,5 +1,6 @@
 """Which windows, and so which frames, make up train, valid and test."""
 
+import itertools
 from dataclasses import dataclass
 
 from utils import InputError
@@ -58,6 +59,17 @@ def plan_splits(segments, tiles, window, gap, wanted):
         splits[name] = cut(segments, tiles, window, begin, count)
         begin += count + gap * tiles
     return splits
+
+
+def shared_frames(splits):
+    """How many frames of a source two of its Splits both hold: ``{("train", "valid"): 49, ...}``, those that do."""
+    shared = {}
+    for (a, first), (b, second) in itertools.combinations(splits.items(), 2):
+        pairs = itertools.product(first.ranges, second.ranges)
+        count = sum(max(0, min(end, stop) - max(begin, start)) for (begin, end), (start, stop) in pairs)
+        if count:
+            shared[a, b] = count
+    return shared
 
 
 def plan_domain(segments, tiles, window, wanted):

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from flows.source import frame_blocks
-from flows.splits import plan_domain, plan_splits
+from flows.splits import plan_domain, plan_splits, shared_frames
 from models import SYMMETRIES
 from models.rotation import Rotation
 from models.scale import Scale
-from utils import InputError, progress, write_json
+from utils import TEST_STEPS, InputError, progress, write_json
 
 SCHEMA = 2  # of meta.json; raised when its meaning changes
 
@@ -204,7 +204,11 @@ def describe_split(folder, name, source, split, frames):
 
 
 def draw_tables(count, args):
-    """One group element per test window for every symmetry: ``{name: (count, ...) float32}``."""
+    """One group element per test window for every symmetry: ``{name: (count, ...) float32}``.
+
+    Raises:
+        InputError: no window of the test set Scale has the frames that its factor wants.
+    """
     symmetries = {
         **SYMMETRIES,
         "Rot": Rotation(angle_step=args.angle_step),
@@ -214,8 +218,16 @@ def draw_tables(count, args):
     tables = {}
     for name, symmetry in symmetries.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{args.seed} {name}".encode()))
-        tables[name] = symmetry.sample(count, generator).numpy()
-    return tables
+        tables[name] = symmetry.sample(count, generator)
+    factors, steps = tables["Scale"].unique(), min(TEST_STEPS, args.horizon)
+    wanted = [symmetries["Scale"].source_window(factor[None], args.history, steps) for factor in factors]
+    if all(before > args.history or after > args.horizon for before, after in wanted):
+        drawn = ", ".join(f"{factor:g}" for factor in factors)
+        raise InputError(
+            f"--scale_factors {args.scale_factors} drew {drawn} for the test windows, which want more than the "
+            f"{args.history} + {args.horizon} prepared frames; raise the third of --splits or take another --seed"
+        )
+    return {name: elements.numpy() for name, elements in tables.items()}
 
 
 def write_dataset(folder, dataset, source, args, domain=None, centre=False):
@@ -234,7 +246,7 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
     """
     window = args.history + args.horizon
     plans = plan_splits(source.segments, source.tiles, window, args.gap, args.splits)
-    sources = dict.fromkeys(plans, source)
+    sources, shared = dict.fromkeys(plans, source), shared_frames(plans)
     if domain is not None:
         plans["domain"] = plan_domain(domain.segments, domain.tiles, window, args.splits[2])
         sources["domain"] = domain
@@ -277,6 +289,9 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
     notes = [*source.notes, *(f"test files: {note}" for note in (domain.notes if domain else ()))]
     if [plans[name].count for name in ("train", "valid", "test")] != list(args.splits):
         notes.append(f"fewer windows than {' + '.join(map(str, args.splits))}: all, cut in these proportions")
+    if shared:
+        counts = ", ".join(f"{a} and {b} {count}" for (a, b), count in shared.items())
+        notes.append(f"frames shared: {counts}; --gap {window} keeps the splits apart")
     return [*notes, *summary(meta)]
 
 

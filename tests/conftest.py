@@ -28,7 +28,7 @@ def data_dir(tmp_path_factory):
     """``data_dir/rbc``: three tiles of 16 x 16, windows of 6 + 10 frames."""
     folder = tmp_path_factory.mktemp("prepared")
     np.save(folder / "waves.npy", waves())
-    command = "rbc --stride 1 --tile 16 --history 6 --horizon 10".split()
+    command = "rbc --stride 1 --tile 16 --history 6 --horizon 10 --gap 0".split()
     data_prep.main([*command, "--raw", str(folder / "waves.npy"), "--data_dir", str(folder)])
     return folder
 

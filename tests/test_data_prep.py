@@ -21,14 +21,16 @@ from hypothesis import strategies as st
 
 import data_prep
 from flows import store
-from flows.splits import plan_domain, plan_splits
+from flows.arrays import array_source
+from flows.splits import plan_domain, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
+from simulation.rayleigh_benard import PRESETS
 from utils import InputError, exit_code
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared" / "data" / "ocean" / "ocean_current_sample.pt"
-SMALL = ["--stride", "2", "--tile", "4", "--history", "3", "--horizon", "2", "--splits", "13", "8", "9"]
+SMALL = ["--stride", "2", "--tile", "4", "--history", "3", "--horizon", "2", "--splits", "13", "8", "9", "--gap", "0"]
 
 
 def prepare(*argv):
@@ -150,7 +152,9 @@ def test_default_splits_of_the_release(tmp_path):
     """2000 frames, 7 regions: train 0-5999, valid 6000-7999, test 8000-9999 of the windows j * 7 + region."""
     raw = np.random.default_rng(1).normal(size=(2000, 2, 1, 25)).astype(np.float32)
     np.save(tmp_path / "raw.npy", raw)
-    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--tile", 1, "--data_dir", tmp_path) == 0
+    assert (
+        prepare("rbc", "--raw", tmp_path / "raw.npy", "--tile", 1, "--protocol", "release", "--data_dir", tmp_path) == 0
+    )
     meta = read_meta(tmp_path / "rbc")
     for name, begin, count in (("train", 0, 6000), ("valid", 6000, 2000), ("test", 8000, 2000)):
         windows = read_windows(tmp_path / "rbc", name)
@@ -174,7 +178,7 @@ def test_memory_is_bounded_by_the_block_not_the_file(tmp_path, monkeypatch):
     raw[:] = np.random.default_rng(0).normal(size=(150, 1, 1, 256))
     del raw
     tracemalloc.start()
-    command = ("rbc", "--raw", tmp_path / "raw.npy", "--stride", 1, "--data_dir", tmp_path)
+    command = ("rbc", "--raw", tmp_path / "raw.npy", "--stride", 1, "--gap", 0, "--data_dir", tmp_path)
     assert prepare(*command) == 0
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -262,15 +266,43 @@ def test_domain_takes_the_first_windows(flow):
             plan_domain(segments, tiles, window, wanted)
 
 
-def test_gap_of_a_window_shares_no_frame(raw, tmp_path):
-    np.save(tmp_path / "raw.npy", np.arange(1, 61)[:, None, None, None] + np.zeros((60, 2, 4, 4)))
-    command = ["--stride", "1", "--tile", "4", "--history", "3", "--horizon", "2", "--gap", "5"]
-    assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *command) == 0
-    meta = read_meta(tmp_path / "rbc")
-    files = [np.load(tmp_path / "rbc" / f"{name}.npy") for name in ("train", "valid", "test")]
-    frames = [np.unique(np.rint(file * meta["std"] + meta["mean"])) for file in files]
-    assert frames[0][-1] < frames[1][0]
-    assert frames[1][-1] < frames[2][0]
+@pytest.mark.parametrize(
+    ("name", "flags", "shared"),
+    [
+        ("mine.pt", "", {}),
+        ("rbc_data.pt", "", {("train", "valid"): 4, ("valid", "test"): 4}),
+        ("rbc_data.pt", "--protocol disjoint", {}),
+        ("mine.pt", "--protocol release", {("train", "valid"): 4, ("valid", "test"): 4}),
+        ("mine.pt", "--gap 3 --splits 3 1 1", {("train", "valid"): 1, ("valid", "test"): 1}),
+        ("rbc_data.pt", "--gap 5", {}),
+        ("rbc_data.pt", "--splits 30 1 2", {("train", "valid"): 4, ("train", "test"): 3, ("valid", "test"): 4}),
+    ],
+)
+def test_splits_share_the_frames_that_are_said(name, flags, shared, tmp_path, capsys):
+    torch.save(torch.arange(1.0, 61)[:, None, None, None].expand(60, 2, 4, 4).contiguous(), tmp_path / name)
+    command = ["--stride", "1", "--tile", "4", "--history", "3", "--horizon", "2", *flags.split()]
+    assert prepare("rbc", "--raw", tmp_path / name, "--data_dir", tmp_path, *command) == 0
+    meta, frames = read_meta(tmp_path / "rbc"), {}
+    for split in meta["splits"]:
+        flow = np.load(tmp_path / "rbc" / f"{split}.npy") * meta["std"] + meta["mean"]
+        frames[split] = set(np.rint(flow).ravel().tolist())
+    found = {(a, b): len(frames[a] & frames[b]) for a, b in itertools.combinations(frames, 2)}
+    assert {pair: count for pair, count in found.items() if count} == shared
+    said = re.findall("(train|valid) and (valid|test) ([0-9]+)", capsys.readouterr().out)
+    assert {(a, b): int(count) for a, b, count in said} == shared
+
+
+@pytest.mark.parametrize(
+    ("files", "gap"),
+    [
+        ("--train sea/atlantic.nc indian.nc north_pacific.nc --test south_pacific_test.nc", 0),
+        ("--train atlantic.nc indian.nc north_pacific.nc", 0),
+        ("--train atlantic.nc --test mine.nc", 50),
+        ("--train mine.nc --test south_pacific_test.nc", 50),
+    ],
+)
+def test_protocol_of_ocean_files(files, gap):
+    assert data_prep.parse_args(["ocean", *files.split()]).gap == gap
 
 
 # ---------------------------------------------------------------- orientation, tables, summary
@@ -328,6 +360,18 @@ def test_tables_are_seeded_and_one_per_test_window(raw, prepared, tmp_path):
         np.testing.assert_array_equal(first, again)
         assert not np.array_equal(first, other)
     assert np.load(prepared / meta["tables"]["test"]["UM"])["elements"].shape == (9, 2)
+
+
+def test_a_test_set_of_factors_that_need_more_frames_is_refused(tmp_path, capsys):
+    """Seed 12 draws 0.75 for one window, which wants 53 frames of history; a second window draws a factor that fits."""
+    np.save(tmp_path / "raw.npy", np.random.default_rng(0).normal(size=(75, 2, 32, 32)).astype(np.float32))
+    command = ["rbc", "--raw", tmp_path / "raw.npy", "--stride", 1, "--tile", 32, "--gap", 0, "--seed", 12]
+    command += ["--scale_factors", "release"]
+    line = refused(capsys, tmp_path, *command, "--splits", 20, 5, 1)
+    assert "--scale_factors release drew 0.75 for the test windows" in line
+    assert "raise the third of --splits" in line
+    assert prepare(*command, "--splits", 20, 4, 2, "--data_dir", tmp_path) == 0
+    assert np.load(tmp_path / "rbc" / "test_scale.npz")["elements"].max() >= 1
 
 
 def test_id_says_what_the_numbers_mean(tmp_path):
@@ -414,6 +458,17 @@ def test_without_netcdf4(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("flows.netcdf.netCDF4", None)
     (tmp_path / "a.nc").touch()
     assert "need the package netCDF4; pip install" in refused(capsys, tmp_path, "ocean", "--train", tmp_path / "a.nc")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_make_windows_by_default(preset):
+    """Tiles fit the grid and the frames hold all three splits."""
+    args = data_prep.parse_args(["rbc", "--simulate", preset])
+    frames = np.broadcast_to(np.float32(0), data_prep.simulation(args).stored_shape)
+    flow = array_source(frames, preset, args.stride, args.tile)
+    splits = plan_splits(flow.segments, flow.tiles, args.history + args.horizon, args.gap, args.splits)
+    assert min(split.count for split in splits.values()) >= 20
+    assert shared_frames(splits) == {}
 
 
 def test_simulated_convection(tmp_path, capsys):

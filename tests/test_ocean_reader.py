@@ -15,7 +15,7 @@ from utils import InputError
 
 OCEAN = Path(__file__).parents[2] / "shared" / "data" / "ocean"
 needs_ocean = pytest.mark.skipif(not OCEAN.exists(), reason="no ../shared")
-SMALL = ["--history", 3, "--horizon", 2, "--tile", 8, "--max_land", 0.3]
+SMALL = ["--history", 3, "--horizon", 2, "--tile", 8, "--gap", 0, "--max_land", 0.3]
 GRID = ("time", "latitude", "longitude")
 CURRENTS = ("eastward_sea_water_velocity", "northward_sea_water_velocity")
 
@@ -466,7 +466,7 @@ def test_cmems(tmp_path):
 @needs_ocean
 def test_cmems_means_of_five_days(tmp_path):
     file = next((OCEAN / "cmems_glo12").glob("*_5day.nc"))
-    command = ["--tile", 16, "--history", 2, "--horizon", 1, "--data_dir", tmp_path, "--splits", 1, 1, 1]
+    command = ["--tile", 16, "--history", 2, "--horizon", 1, "--gap", 0, "--data_dir", tmp_path, "--splits", 1, 1, 1]
     assert prepare("ocean", "--train", file, *command) == 0
     flow, meta = direct_read(file), read_meta(tmp_path / "ocean")
     tiles = [flow[:, :, y : y + 16, x : x + 16] for y in range(0, 160, 16) for x in range(0, 345, 16)]
