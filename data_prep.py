@@ -20,6 +20,11 @@ A window is history + horizon consecutive frames. Windows are never files: they 
 tile, and a split owns a range of these numbers. No frame is in two splits, except by --protocol release.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt while modules are imported ends without a traceback
+
 import argparse
 import contextlib
 import dataclasses

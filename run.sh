@@ -70,7 +70,17 @@ if [ "$mode" != full ]; then
     fi
     if [ ! "$list" ]; then
         # Nets this small do not fill two cores: two runs at a time, of one thread each.
-        sh run.sh "$mode" --list | tr '\n' '\0' | OMP_NUM_THREADS=1 xargs -0 -n 1 -P 2 sh -c 'eval "$0"' || failed=2
+        ended=$(mktemp) && trap 'rm -f "$ended"' EXIT
+        total=$(sh run.sh "$mode" --list | wc -l) start=$(date +%s) OMP_NUM_THREADS=1
+        export ended total start OMP_NUM_THREADS
+        sh run.sh "$mode" --list | tr '\n' '\0' | xargs -0 -n 1 -P 2 sh -c '
+            eval "$0"
+            code=$?
+            echo >>"$ended"
+            count=$(wc -l <"$ended")
+            left=$((($(date +%s) - start) * (total - count) / count / 60))
+            echo "== $count of $total runs done, about $left minutes left"
+            exit $code' || failed=2
     elif [ "$mode" = quick ]; then
         small RBC 4 5 2 2
     elif [ "$mode" = ablation ]; then

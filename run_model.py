@@ -9,9 +9,15 @@ A run writes config.json, log.csv, best.pt, last.pt and metrics.json into its ow
 run again, one that was killed goes on; --no_resume starts over.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt while modules are imported ends without a traceback
+
 import argparse
+import contextlib
+import math
 import platform
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -28,21 +34,24 @@ from utils import (
     IDENTITY,
     TEST_STEPS,
     InputError,
+    TestSet,
     Training,
+    available_memory,
+    bfloat16_is_slow,
     choose_device,
     connect,
     exit_code,
-    groups_of_equals,
+    forecast,
     keep_memory,
     load_checkpoint,
+    locked,
     mean_over_windows,
     peak_memory,
     persistence,
-    precision,
     processes,
     rank,
-    read_json,
-    roll_out,
+    read_config,
+    read_metrics,
     score,
     set_precision,
     train,
@@ -50,6 +59,7 @@ from utils import (
     write_json,
 )
 
+ADAM_BYTES = 16  # of a parameter, its gradient and the two moments that Adam keeps of it
 EQUIVARIANCE_WINDOWS = 64  # windows, evenly spread over the test split, on which equivariance errors are measured
 
 
@@ -110,13 +120,9 @@ def take_net_from_run(parser, argv, folder):
     for name in ("config.json", "best.pt"):
         if not (folder / name).is_file():
             raise InputError(f"no run to evaluate in {folder}: it has no {name}")
-    config = read_json(folder / "config.json")
-    try:
-        symmetry = SYMMETRIES[match(config["symmetry"], SYMMETRIES, "symmetry")]
-        net = {name: config[name] for name in (*NET, *symmetry.options)}
-        parser.set_defaults(**net, **{name: config[name] for name in ("dataset", "batch_size", "amp")})
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{folder / 'config.json'} does not describe a net: {error}") from None
+    config = read_config(folder)
+    net = {name: config[name] for name in (*NET, *SYMMETRIES[config["symmetry"]].options)}
+    parser.set_defaults(**net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
     args = check_args(parser.parse_args(argv))
     for name, value in net.items():
         if getattr(args, name) != value:
@@ -174,6 +180,11 @@ def run_name(args):
     return name + ("_amp" if args.amp else "")
 
 
+def short_name(args):
+    """What tells the lines of this run from those of its neighbours in a sweep."""
+    return f"{args.architecture} {args.symmetry} seed {args.seed}"
+
+
 def check_data(args, meta):
     """Refuse windows and grids that this model cannot read."""
     if args.input_length > meta["history"]:
@@ -192,6 +203,15 @@ def check_data(args, meta):
     if height % multiple or width % multiple:
         raise InputError(
             f"{args.architecture} needs tiles whose sides are multiples of {multiple}, the data have {height} x {width}"
+        )
+
+
+def check_training(args, windows):
+    """Refuse a part of the training windows that does not fill a batch."""
+    if args.train_fraction < 1 and len(windows) < args.batch_size:
+        raise InputError(
+            f"--train_fraction {args.train_fraction:g} leaves {len(windows)} training windows, fewer than --batch_size "
+            f"{args.batch_size}; raise the former or lower the latter"
         )
 
 
@@ -214,7 +234,7 @@ def find_run(args, meta):
     config |= {
         "data_dir": str(args.data_dir),
         "device": str(args.device),
-        "data": {name: split["sha256"] for name, split in meta["splits"].items()},
+        "data": meta["id"],
         "git": git_revision(),
         "torch": torch.__version__,
         "machine": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine(),
@@ -223,14 +243,14 @@ def find_run(args, meta):
     }
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None
-    old = {"train_fraction": 1.0} | read_json(folder / "config.json")  # the first runs had no such flag
+    old = read_config(folder)
     for name in (*IDENTITY, *SYMMETRIES[args.symmetry].options):
-        if old.get(name) != config[name]:
-            what = "other data" if name == "data" else f"{name} {old.get(name)}"
+        if old[name] != config[name]:
+            what = f"other data ({old[name]}, now {config[name]})" if name == "data" else f"{name} {old[name]}"
             raise InputError(f"{folder} holds a run with {what}; use another --results, or --no_resume to replace it")
     if not (folder / "metrics.json").exists():
         return folder, config, None
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_metrics(folder)
     wants_more = metrics["epochs"] < args.num_epoch and not metrics["stopped_early"]
     return folder, config, None if wants_more else metrics
 
@@ -245,16 +265,22 @@ def git_revision():
 
 
 def test_sets(args, meta, windows):
-    """The test split, the other domain if there is one, and the transformed test sets.
+    """The test split, the other domain if there is one, and the transformed test sets: ``{name: TestSet}``.
 
-    Returns:
-        ``{name: (windows, symmetry, elements)}``; no symmetry and no elements where nothing is transformed.
+    Raises:
+        InputError: a broken table, or a set of which this net could not read a single window.
     """
-    tests = {name: (windows[name], None, None) for name in ("test", "domain") if name in windows}
+    tests = {name: TestSet(windows[name]) for name in ("test", "domain") if name in windows}
     for name, file in meta["tables"]["test"].items():
         if name in SYMMETRIES:
             elements = read_table(args.data_dir / args.dataset.lower() / file, len(windows["test"]))
-            tests[name] = (windows["test"], SYMMETRIES[name], elements)
+            tests[name] = TestSet(windows["test"], SYMMETRIES[name], elements)
+    for name, tests_of_name in tests.items():
+        if next(tests_of_name.groups(args.input_length, TEST_STEPS), None) is None:
+            raise InputError(
+                f"no window of the test set {name} is long enough for --input_length {args.input_length}; lower it, or "
+                "prepare with a longer --history and --horizon, or with --scale_factors grid"
+            )
     return tests
 
 
@@ -265,45 +291,54 @@ def test(model, args, tests):
         dict: ``scores`` and ``persistence`` per test set, and ``equivariance_error`` per symmetry.
     """
     model.eval()
-    forecast = partial(roll_out, model)
     results = {"scores": {}, "persistence": {}, "equivariance_error": {}}
-    for name, (windows, symmetry, elements) in tests.items():
-        print(f"testing on {name} ({len(windows)} windows)", flush=True)
-        setting = (windows, args.input_length, TEST_STEPS, args.batch_size, args.num_workers, symmetry, elements)
-        with precision(args.device, args.amp):
-            results["scores"][name] = score(forecast, *setting)
-            results["persistence"][name] = score(persistence, *setting, spectra=False)
-            if symmetry is not None:
-                results["equivariance_error"][name] = equivariance(model, windows, symmetry, elements, args)
+    for name, tests_of_name in tests.items():
+        print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
+        setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size, args.num_workers)
+        results["scores"][name] = score(partial(forecast, model, amp=args.amp), *setting)
+        results["persistence"][name] = score(persistence, *setting, spectra=False)
+        error = equivariance(model, tests_of_name, args)
+        if error is not None:
+            results["equivariance_error"][name] = error
     return results
 
 
 @torch.inference_mode()
-def equivariance(model, windows, symmetry, elements, args):
-    """Equivariance error of a roll-out on a few windows spread over a split: ``{"absolute": .., "relative": ..}``.
+def equivariance(model, tests, args):
+    """Equivariance error of a roll-out on a few windows spread over a test set: ``{"absolute": .., "relative": ..}``.
 
-    Where batches must share a group element, also ``by_factor``; factors below 1 want more frames than the model reads.
+    Where batches must share a group element, also ``by_factor``. None where the set is not transformed, or where the
+    transforms of what the model reads are all shorter than that (of scale, all factors are below 1).
     """
+    symmetry, elements, past = tests.symmetry, tests.elements, args.input_length
+    if symmetry is None:
+        return None
+    groups = tests.groups(past, TEST_STEPS)
+    usable = [i for g, i in groups if g is None or symmetry.source_window(g, past, 0)[0] <= past]
+    if not usable:
+        return None
 
     def errors(index):
         size = max(1, int(args.batch_size / symmetry.growth(elements[index[:1]])))
 
-        def forecast(frames, mask):
+        def in_pieces(frames, mask):
             pieces = [slice(i, i + size) for i in range(0, len(frames), size)]
-            steps = [roll_out(model, frames[i], TEST_STEPS, None if mask is None else mask[i]) for i in pieces]
+            masks = [None if mask is None else mask[i] for i in pieces]
+            steps = [forecast(model, frames[i], TEST_STEPS, m, args.amp) for i, m in zip(pieces, masks, strict=True)]
             return torch.cat(steps)
 
-        frames, mask = windows.read(index, args.input_length, 0)
-        pair = equivariance_error(forecast, symmetry, elements[index], frames, mask)
+        frames, mask = tests.windows.read(index, past, 0)
+        pair = equivariance_error(in_pieces, symmetry, elements[index], frames, mask)
         return dict(zip(("absolute", "relative"), (error.item() for error in pair), strict=True))
 
-    index = torch.linspace(0, len(windows) - 1, min(EQUIVARIANCE_WINDOWS, len(windows))).long()
+    index = torch.cat(usable).sort().values
+    index = index[torch.linspace(0, len(index) - 1, min(EQUIVARIANCE_WINDOWS, len(index))).long()]
     if symmetry.keeps_shape:
         return errors(index)
     rows = {}
-    for element, group in groups_of_equals(symmetry, elements[index], windows, args.input_length, TEST_STEPS):
-        if symmetry.source_window(element, args.input_length, 0)[0] <= args.input_length:
-            rows[f"{element.item():g}"] = {"windows": len(group), **errors(index[group])}
+    for element in elements[index].unique():
+        group = index[elements[index] == element]
+        rows[f"{element.item():g}"] = {"windows": len(group), **errors(group)}
     return {**mean_over_windows(rows.values()), "by_factor": rows}
 
 
@@ -315,23 +350,43 @@ def report(metrics):
         error = f"{errors[name]['relative']:.1e}" if name in errors else "-"
         print(f"{name:10} {row['rmse']:8.4f} {still[name]['rmse']:12.4f} {row['ese']:8.4f} {error:>20}")
 
-    # The release's other domain is another ocean or, for convection, the test set of the model's own symmetry.
-    own = metrics["symmetry"] if metrics["symmetry"] in scores else "test"
-    domain = scores.get("domain") if metrics["dataset"] == "Ocean" else scores[own]
+    # The release's other domain is another ocean or, for convection, the test set of the model's own symmetry: then the
+    # line says which.
+    domain, where = scores.get("domain"), "Domain"
+    if metrics["dataset"] != "Ocean":
+        own = metrics["symmetry"] if metrics["symmetry"] in scores else "test"
+        domain, where = scores[own], f"Domain ({own})"
     cells = [f"Model: {metrics['architecture']}", f"Symmetry: {metrics['symmetry']}"]
-    for name, row in (("Future", scores["test"]), ("Domain", domain)):
+    for name, row in (("Future", scores["test"]), (where, domain)):
         for measure in ("rmse", "ese"):
             cells.append(f"{name} {measure.upper()}: " + ("-" if row is None else f"{row[measure]:.3f}"))
     print(" | ".join(cells))
 
 
 def make_model(args):
-    """The net of ``args`` on its device, its weights drawn from the seed."""
+    """The net of ``args`` on its device, its weights drawn from the seed.
+
+    Raises:
+        InputError: the device has no room for it.
+    """
+    options = {name: getattr(args, name) for name in SYMMETRIES[args.symmetry].options}
+    net = partial(
+        build_model, args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width, **options
+    )
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            parameters = sum(parameter.numel() for parameter in net().parameters())
+    except (RuntimeError, OverflowError):  # more than can be counted
+        parameters = math.inf
+    gigabytes, room = ADAM_BYTES * parameters / 1e9, available_memory(args.device) / 1e9
+    if gigabytes > room:
+        raise InputError(
+            f"--width {args.width:g} makes {parameters:.3g} parameters: {gigabytes:.3g} GB with their gradients and "
+            f"moments, {args.device} has {room:.3g} GB; lower it"
+        )
     set_precision(args.amp)
     torch.manual_seed(args.seed)
-    options = {name: getattr(args, name) for name in SYMMETRIES[args.symmetry].options}
-    model = build_model(args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width, **options)
-    return model.to(args.device)
+    return net().to(args.device)
 
 
 def evaluate(args):
@@ -348,7 +403,7 @@ def evaluate(args):
         "dataset": args.dataset,
         "architecture": args.architecture,
         "symmetry": args.symmetry,
-        "data": {name: split["sha256"] for name, split in meta["splits"].items()},
+        "data": meta["id"],
         **test(model, args, tests),
     }
     if args.output is not None and rank() == 0:
@@ -373,6 +428,7 @@ def main(argv=None):
 
     windows = {name: Windows(data, meta, name, args.device) for name in meta["splits"]}
     windows["train"].keep_last(args.train_fraction)
+    check_training(args, windows["train"])
     tests = test_sets(args, meta, windows)
     model = make_model(args)
     if args.compile and args.device.type == "cuda":
@@ -380,27 +436,40 @@ def main(argv=None):
         model.compile()
     elif args.compile:
         print("--compile is left aside: on a CPU it gains nothing")
+    if args.amp and bfloat16_is_slow(args.device):
+        print("--amp will be slow: this CPU has no instructions for bfloat16, float32 is faster here")
 
     settings = Training(
-        **{name: getattr(args, name) for name in Training.__dataclass_fields__ if name != "augment"},
+        **{name: getattr(args, name) for name in Training.__dataclass_fields__ if name not in ("name", "augment")},
+        name=short_name(args),
         augment=tuple(SYMMETRIES[name] for name in args.augment),
     )
+    wait_for_all()  # who is late must not find half a folder
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder) if rank() == 0 else contextlib.nullcontext():
+        if rank() == 0:
+            if args.no_resume:
+                for name in ("metrics.json", "last.pt", "best.pt", "log.csv"):
+                    (folder / name).unlink(missing_ok=True)
+            write_json(folder / "config.json", config)
+        wait_for_all()
+        metrics = train_and_test(args, model, windows, tests, settings, folder)
+        if rank() == 0:
+            write_json(folder / "metrics.json", metrics)
+    return report(metrics)
+
+
+def train_and_test(args, model, windows, tests, settings, folder):
+    """Train in ``folder``, test the best weights; returns what metrics.json holds."""
     parameters = sum(p.numel() for p in model.parameters())
     print(
         f"{folder.name}: {parameters:,} parameters, {len(windows['train'])} training windows, {args.device}", flush=True
     )
-    wait_for_all()  # who is late must not find half a folder
-    if rank() == 0:
-        if args.no_resume and folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", config)
-    wait_for_all()
     history = train(model, windows["train"], windows["valid"], settings, folder)
-
     best = load_checkpoint(folder / "best.pt", args.device)
     model.load_state_dict(best["model"])
-    metrics = {
+    return {
         "dataset": args.dataset,
         "architecture": args.architecture,
         "symmetry": args.symmetry,
@@ -413,9 +482,6 @@ def main(argv=None):
         "valid_rmse": history[best["epoch"] - 1]["valid_rmse"],
         **test(model, args, tests),
     }
-    if rank() == 0:
-        write_json(folder / "metrics.json", metrics)
-    return report(metrics)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ Everything here serves every model alike: a model is a map from
 import contextlib
 import csv
 import ctypes
+import fcntl
 import json
 import math
 import os
 import secrets
+import signal
 import sys
 import time
 import warnings
@@ -29,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from evaluation import fill_land, log_spectrum, spectrum_error, squared_error
+from models import SYMMETRIES
 
 # ---------------------------------------------------------------- the user
 
@@ -47,6 +50,7 @@ def exit_code(main):
     """
     code, line = 0, None
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # raises KeyboardInterrupt
         main()
     except BrokenPipeError:
         code = 141
@@ -99,6 +103,30 @@ def keep_memory():
         glibc = ctypes.CDLL("libc.so.6")
         glibc.mallopt(mmap_max, 0)
         glibc.mallopt(trim_threshold, -1)
+
+
+def available_memory(device):
+    """Bytes of memory that a device has, free on a CUDA device, in all on a CPU; infinite where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def bfloat16_is_slow(device):
+    """Whether a product of two matrices takes longer in bfloat16 than in float32: on CPUs without the instructions."""
+
+    def shortest(dtype):
+        factor, times = torch.ones(256, 256, dtype=dtype), []
+        for _ in range(5):
+            start = time.perf_counter()
+            factor @ factor
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return device.type == "cpu" and shortest(torch.bfloat16) > shortest(torch.float32)
 
 
 def peak_memory(device):
@@ -175,18 +203,56 @@ def write_json(path, value):
 
 DATASETS = ("RBC", "Ocean")
 TEST_STEPS = 10  # frames forecast in every test, as in the paper
-# What two runs must share to be the same run; the rest of config.json only describes.
+# What two runs must share to be the same run; the rest of config.json only describes. "data" is the id of the prepared
+# data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
 IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "augment", "train_fraction", "amp", "data")
 
 
-def read_json(path):
-    """Read config.json or metrics.json; InputError if the file is broken."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        value = json.loads(path.read_text())
-        if value["architecture"]:  # both have it
-            return value
-    raise InputError(f"{path} is broken; use --no_resume to start over")
+def read_config(folder):
+    """config.json of the run in ``folder``; InputError if it is broken or lacks what tells runs apart."""
+    path = folder / "config.json"
+    symmetry = read_record(path, (*IDENTITY, "num_epoch"))["symmetry"]
+    if symmetry not in SYMMETRIES:
+        raise InputError(f"{path} has the unknown symmetry {symmetry!r}")
+    return read_record(path, SYMMETRIES[symmetry].options)
+
+
+def read_metrics(folder):
+    """metrics.json of the run in ``folder``; InputError if it is broken or lacks a result."""
+    needed = ("scores", "persistence", "equivariance_error", "epochs", "stopped_early", "parameters")
+    return read_record(folder / "metrics.json", needed)
+
+
+def read_record(path, needed):
+    """A JSON object that has all the names ``needed``; InputError if it is broken or lacks one."""
+    try:
+        record = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        raise InputError(f"{path} is broken; use --no_resume to start over") from None
+    missing = [name for name in needed if name not in record]
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}; it is of another version: run it again with --no_resume")
+    return record
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keep other processes out of a run's folder; the system frees it however this process ends.
+
+    Raises:
+        InputError: another process is at this run.
+    """
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process is at the run in {folder}; wait for it or use another --results"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 # ---------------------------------------------------------------- many processes
@@ -395,6 +461,12 @@ def roll_out(model, frames, steps, mask=None, recompute=False):
     return torch.stack(forecasts, 1)
 
 
+def forecast(model, frames, steps, mask=None, amp=False):
+    """:func:`roll_out` whose net computes in bfloat16 where ``amp`` asks for it; nothing around it does."""
+    with precision(frames.device, amp):
+        return roll_out(model, frames, steps, mask)
+
+
 def derive_kernels(model):
     """Compute what layers derive from their weights; within ``parametrize.cached()`` it is kept."""
     for module in model.modules():
@@ -434,18 +506,36 @@ def transform(symmetry, g, frames, mask, present, past, future):
     return symmetry.act_on_window(g, frames, present, past, future), symmetry.act_on_mask(g, mask, frames)
 
 
-def groups_of_equals(symmetry, elements, windows, past, steps):
-    """Windows by group element, for a symmetry whose batches must share one.
+@dataclass(frozen=True)
+class TestSet:
+    """Windows to forecast, as they are or each transformed by a group element of its own.
 
-    Elements for which the prepared windows are too short (small scale factors) are left out.
-
-    Yields:
-        ``(element, index)``: a tensor ``(1,)`` and the windows ``index`` that it transforms.
+    Attributes:
+        windows: :class:`flows.windows.Windows`.
+        symmetry, elements: window i is transformed by the group element ``elements[i]`` first; None: by nothing.
     """
-    for element in elements.unique():
-        before, after = symmetry.source_window(element[None], past, steps)
-        if before <= windows.history and after <= windows.horizon:
-            yield element[None], (elements == element).nonzero().flatten()
+
+    __test__ = False  # nothing for pytest to collect
+
+    windows: object
+    symmetry: object = None
+    elements: torch.Tensor | None = None
+
+    def groups(self, past, steps):
+        """Windows whose transforms may share a batch, because they have equal sizes.
+
+        Elements for which the prepared windows are too short (small scale factors) are left out.
+
+        Yields:
+            ``(element, index)``: the windows and their element, a tensor ``(1,)``, or None where all may share a batch.
+        """
+        if self.symmetry is None or self.symmetry.keeps_shape:
+            yield None, torch.arange(len(self.windows))
+            return
+        for element in self.elements.unique():
+            before, after = self.symmetry.source_window(element[None], past, steps)
+            if before <= self.windows.history and after <= self.windows.horizon:
+                yield element[None], (self.elements == element).nonzero().flatten()
 
 
 class MeanSquare:
@@ -485,14 +575,13 @@ class MeanSquare:
 
 
 @torch.inference_mode()
-def score(forecast, windows, past, steps, batch_size, workers=0, symmetry=None, elements=None, spectra=True):
-    """Score a forecast on every window of a split.
+def score(forecast, tests, past, steps, batch_size, workers=0, spectra=True):
+    """Score a forecast on every window of a test set.
 
     Args:
-        forecast: ``(frames, steps, mask)`` -> ``(n, steps, 2, H, W)``, such as ``partial(roll_out, model)``.
-        windows: :class:`flows.windows.Windows`.
+        forecast: ``(frames, steps, mask)`` -> ``(n, steps, 2, H, W)``, such as ``partial(forecast, model)``.
+        tests: :class:`TestSet`.
         past, steps: input frames and forecast frames.
-        symmetry, elements: transform window i by the group element ``elements[i]`` before it is forecast.
         spectra: also compute the energy spectrum errors.
 
     Returns:
@@ -500,30 +589,28 @@ def score(forecast, windows, past, steps, batch_size, workers=0, symmetry=None, 
         transformed windows differ in size, these are means over windows (of squares, for the RMSE), and ``by_factor``
         holds the same per group element, with the number of ``windows``.
     """
-    setting = (forecast, windows, past, steps)
-    if symmetry is None or symmetry.keeps_shape:
-        return _score(*setting, torch.arange(len(windows)), batch_size, workers, symmetry, elements, spectra)
     rows = {}
-    for element, index in groups_of_equals(symmetry, elements, windows, past, steps):
-        size = max(1, int(batch_size / symmetry.growth(element)))
-        row = _score(*setting, index, size, workers, symmetry, elements, spectra)
+    for element, index in tests.groups(past, steps):
+        size = batch_size if element is None else max(1, int(batch_size / tests.symmetry.growth(element)))
+        row = score_windows(forecast, tests, index, past, steps, size, workers, spectra)
+        if element is None:
+            return row
         rows[f"{element.item():g}"] = {"windows": len(index), **row}
     return {**mean_over_windows(rows.values()), "by_factor": rows}
 
 
-def _score(forecast, windows, past, steps, order, batch_size, workers, symmetry, elements, spectra):
-    """Scores of the windows ``order``, which after the transform are of equal size.
+def score_windows(forecast, tests, order, past, steps, batch_size, workers, spectra):
+    """Scores of the windows ``order``, one of the groups of ``tests``.
 
     Every process scores a share of them, or all of them if they are fewer than the processes.
     """
+    symmetry, elements = tests.symmetry, tests.elements
     error, predicted, true = MeanSquare(), [], []
+    before, after = (past, steps) if symmetry is None else symmetry.source_window(elements[order[:1]], past, steps)
     whole, divided = len(order), len(order) >= processes() > 1
     if divided:
         order = share(order)
-    before, after = past, steps
-    if symmetry is not None and not symmetry.keeps_shape:
-        before, after = symmetry.source_window(elements[order[:1]], past, steps)
-    batches = windows.batches(order, batch_size, before, after, workers)
+    batches = tests.windows.batches(order, batch_size, before, after, workers)
     with parametrize.cached():
         for index, frames, mask in batches:
             if symmetry is not None:
@@ -576,6 +663,7 @@ class Training:
     learning_rate: float
     decay_rate: float
     seed: int = 0
+    name: str = ""  # at the head of the lines that it prints
     amp: bool = False
     num_workers: int = 0
     augment: tuple = ()  # symmetries whose random elements transform the training samples
@@ -609,7 +697,7 @@ def train(model, train_windows, valid_windows, settings, folder):
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"].cpu())
         history = state["history"]
-        print(f"going on after epoch {len(history)}", flush=True)
+        print(f"{settings.name} going on after epoch {len(history)}".lstrip(), flush=True)
 
     while len(history) < settings.num_epoch and not stops_early(history):
         start, epoch = time.perf_counter(), len(history) + 1
@@ -624,24 +712,23 @@ def train(model, train_windows, valid_windows, settings, folder):
         }
         check_finite(row["valid_rmse"], epoch)
         row["seconds"] = round(time.perf_counter() - start, 2)
-        print(
-            "epoch {epoch:3d} | train RMSE {train_rmse:.4f} | valid RMSE {valid_rmse:.4f} | {seconds} s".format(**row),
-            flush=True,
-        )
         best = row["valid_rmse"] < min((old["valid_rmse"] for old in history), default=math.inf)
         history.append(row)
-        if rank():
-            continue
-        if best:
-            save_checkpoint(folder / "best.pt", model=model.state_dict(), epoch=epoch)
-        save_checkpoint(
-            folder / "last.pt",
-            model=model.state_dict(),
-            optimizer=optimizer.state_dict(),
-            generator=generator.get_state(),
-            history=history,
+        if rank() == 0:
+            if best:
+                save_checkpoint(folder / "best.pt", model=model.state_dict(), epoch=epoch)
+            save_checkpoint(
+                folder / "last.pt",
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                generator=generator.get_state(),
+                history=history,
+            )
+            write_log(folder / "log.csv", history)
+        line = "epoch {epoch:3d} | train RMSE {train_rmse:.4f} | valid RMSE {valid_rmse:.4f} | {seconds} s".format(
+            **row
         )
-        write_log(folder / "log.csv", history)
+        print(f"{settings.name} {line}".lstrip(), flush=True)  # what is said to be done is safe on the disk
     wait_for_all()
     return history
 
@@ -653,7 +740,7 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
     order = torch.randperm(len(windows), generator=generator)
     batches = windows.batches(order, settings.batch_size, past, future, settings.num_workers, shared=True)
     sizes = [len(batch) for batch in order.split(settings.batch_size)]
-    bar = progress(zip(sizes, batches, strict=True), len(sizes), f"epoch {epoch}")
+    bar = progress(zip(sizes, batches, strict=True), len(sizes), f"{settings.name} epoch {epoch}".lstrip())
     error = MeanSquare(shared=True)
     bar.note = lambda: f"RMSE {check_finite(error.rmse(), epoch):.4f}"
     for size, (_, frames, mask) in bar:
@@ -674,16 +761,8 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
 def validate(model, windows, settings):
     """Validation RMSE over a roll-out as long as in training."""
     model.eval()
-    with precision(windows.device, settings.amp):
-        return score(
-            partial(roll_out, model),
-            windows,
-            settings.input_length,
-            settings.output_length,
-            settings.batch_size,
-            settings.num_workers,
-            spectra=False,
-        )["rmse"]
+    setting = (settings.input_length, settings.output_length, settings.batch_size, settings.num_workers)
+    return score(partial(forecast, model, amp=settings.amp), TestSet(windows), *setting, spectra=False)["rmse"]
 
 
 def check_finite(rmse, epoch):

@@ -47,7 +47,8 @@ from utils import (
     exit_code,
     load_checkpoint,
     persistence,
-    read_json,
+    read_config,
+    read_metrics,
     roll_out,
 )
 
@@ -101,7 +102,7 @@ def load_run(folder, data_dirs, device):
     for name in ("config.json", "metrics.json", "log.csv", "best.pt"):
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}, so it is no finished run; run_model.py makes them")
-    config, metrics = read_json(folder / "config.json"), read_json(folder / "metrics.json")
+    config, metrics = read_config(folder), read_metrics(folder)
     try:
         with open(folder / "log.csv", newline="") as file:
             history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -122,12 +123,12 @@ def load_run(folder, data_dirs, device):
 
 
 def find_data(folder, config, data_dirs):
-    """The prepared data that a run was trained on, known by their checksums: its folder and its ``meta.json``."""
+    """The prepared data that a run was trained on, known by its id: its folder and its ``meta.json``."""
     candidates = [data / config["dataset"].lower() for data in data_dirs]
     found = [candidate for candidate in candidates if (candidate / "meta.json").is_file()]
     for candidate in found:
         meta = load_meta(candidate)
-        if {name: split["sha256"] for name, split in meta["splits"].items()} == config["data"]:
+        if meta["id"] == config["data"]:
             return candidate, meta
     where = ", ".join(map(str, candidates))
     what = "other data than those" if found else "data that are not"
@@ -493,7 +494,13 @@ def draw_runs(args):
     """The command ``runs``."""
     device = choose_device(args.device)
     torch.backends.cudnn.allow_tf32 = False  # equivariance is exact or it is not
-    runs = [load_run(folder, args.data_dir, device) for folder in args.runs]
+    begun = [folder for folder in args.runs if (folder / "config.json").is_file()]
+    unfinished = [folder for folder in begun if not (folder / "metrics.json").is_file()]
+    if unfinished:
+        print(f"left out, because not finished: {', '.join(map(str, unfinished))}", flush=True)
+    runs = [load_run(folder, args.data_dir, device) for folder in args.runs if folder not in unfinished]
+    if not runs:
+        raise InputError("none of these runs is finished; the same run_model.py commands go on with them")
     runs.sort(key=lambda run: list(SYMMETRIES).index(run.symmetry))
     groups = [[run for run in runs if run.config["dataset"] == dataset] for dataset in DATASETS]
     for group in groups:

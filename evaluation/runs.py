@@ -1,7 +1,6 @@
 """Finished runs on disk: reading them, grouping them by what they have in common, keeping them as evidence."""
 
 import csv
-import hashlib
 import json
 import shlex
 import statistics
@@ -9,21 +8,12 @@ from itertools import product
 from pathlib import Path
 
 from models import ARCHITECTURES, SYMMETRIES
-from utils import DATASETS, IDENTITY, InputError, replacing, write_json
+from utils import DATASETS, IDENTITY, InputError, read_config, read_metrics, replacing, write_json
 
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
 SWEEP = ("dataset", "width", "num_epoch", "train_fraction", "amp")
-NEEDED = (
-    "seed",
-    "epochs",
-    "stopped_early",
-    "parameters",
-    "persistence",
-    "equivariance_error",
-    *SETTINGS,
-)  # of every run
 
 
 class Group:
@@ -31,14 +21,14 @@ class Group:
 
     Attributes:
         runs: one dict per run: its config.json, its metrics.json, ``folder`` and ``seconds`` (of every epoch).
-        data: a short name of the frames they were trained and tested on.
+        data: the id of the data they were trained and tested on.
         title: the data set, with ``data`` where several were given under one name.
         label: the net, with the settings that tell it from its like.
     """
 
     def __init__(self, runs):
         self.runs = sorted(runs, key=lambda run: run["seed"])
-        self.data = data_name(runs[0])
+        self.data = runs[0]["data"]
         self.title = self.label = ""
 
     def __getitem__(self, setting):
@@ -74,11 +64,6 @@ class Group:
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def data_name(run):
-    """Eight letters that stand for the checksums of all splits."""
-    return hashlib.sha256(json.dumps(run["data"], sort_keys=True).encode()).hexdigest()[:8]
-
-
 def load_runs(*folders):
     """Read every finished run directly below the folders into one dict each, see :class:`Group`.
 
@@ -101,20 +86,15 @@ def load_runs(*folders):
 
 def load_run(folder):
     """Read one run; InputError if a file is broken or lacks something."""
+    run = {**read_config(folder), **read_metrics(folder), "folder": folder}
     try:
-        config, metrics = (json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
-        # The first runs had no such flag.
-        run = {"train_fraction": 1.0, **config, **metrics, "folder": folder}
-        for option, default in SYMMETRIES[run["symmetry"]].options.items():
-            run.setdefault(option, default)
         with open(folder / "log.csv", newline="") as file:
             run["seconds"] = [float(row["seconds"]) for row in csv.DictReader(file)]
-        complete = all(name in run for name in NEEDED) and "test" in run["scores"]
-        if not complete or not all({"rmse", "ese"} <= scores.keys() for scores in run["scores"].values()):
-            raise KeyError
-        data_name(run)
+        complete = "test" in run["scores"] and all({"rmse", "ese"} <= row.keys() for row in run["scores"].values())
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise InputError(f"{folder} is broken; run it again with --no_resume") from None
+        complete = False
+    if not complete:
+        raise InputError(f"{folder} is broken; run it again with --no_resume")
     return run
 
 
@@ -122,7 +102,7 @@ def settings_of(run):
     """What tells the run's experiment from others, hashable."""
     names = (*SETTINGS, *SYMMETRIES[run["symmetry"]].options)
     values = [tuple(run[name]) if isinstance(run[name], list) else run[name] for name in names]
-    return (data_name(run), *values)
+    return (run["data"], *values)
 
 
 def group_runs(runs):
@@ -238,7 +218,7 @@ def collect(runs, folder):
     data = {}
     for run in (*kept, *runs):
         first = data.setdefault(run["dataset"], run)
-        if data_name(first) != data_name(run):
+        if first["data"] != run["data"]:
             raise InputError(f"{first['folder']} and {run['folder']} were run on different data; keep them apart")
     for run in runs:
         source, target = run["folder"], folder / run["folder"].name

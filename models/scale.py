@@ -57,11 +57,11 @@ def interpolation(positions, size):
 
     Quadratic through the three nearest points, so exact for parabolas and at grid points; float64.
     """
-    positions = torch.as_tensor(positions, dtype=torch.float64).clamp(0, size - 1)
     nodes = min(3, size)
-    first = (positions.round().long() - 1).clamp(0, size - nodes)
-    matrix = torch.zeros(len(positions), size, dtype=torch.float64)
-    for row, (x, start) in enumerate(zip(positions.tolist(), first.tolist(), strict=True)):
+    matrix = torch.zeros(len(positions), size, dtype=torch.float64, device="cpu")
+    for row, position in enumerate(positions):
+        x = min(max(float(position), 0.0), size - 1.0)
+        start = min(max(round(x) - 1, 0), size - nodes)
         for node in range(start, start + nodes):
             others = (other for other in range(start, start + nodes) if other != node)
             matrix[row, node] = math.prod((x - other) / (node - other) for other in others)
@@ -77,7 +77,7 @@ def dilated_taps(kernel_size, sigma):
     """
     half = odd_kernel(kernel_size)
     if sigma == int(sigma):
-        return torch.eye(kernel_size, dtype=torch.float64), int(sigma)
+        return torch.eye(kernel_size, dtype=torch.float64, device="cpu"), int(sigma)
     radius = math.ceil(sigma * half)
     return interpolation([radius + sigma * tap for tap in range(-half, half + 1)], 2 * radius + 1), 1
 
@@ -114,12 +114,11 @@ class Resampled(nn.Module):
         self.geometry = []
         for level, sigma in enumerate(sigmas):
             axis, dilation = dilated_taps(kernel_size, sigma)
-            seen = (torch.arange(neighbours) + level - neighbours // 2).clamp(0, len(sigmas) - 1)
-            first = seen[0].item()
+            seen = [min(max(level + i - neighbours // 2, 0), len(sigmas) - 1) for i in range(neighbours)]
             plane = None if sigma == int(sigma) else torch.kron(axis, axis)  # a whole sigma needs none
             self.register_buffer(f"plane{level}", plane, persistent=False)
-            counts = torch.bincount(seen - first).tolist()
-            self.geometry.append(Geometry(first, tuple(counts), axis.shape[1], dilation))
+            counts = tuple(seen.count(one) for one in range(seen[0], seen[-1] + 1))
+            self.geometry.append(Geometry(seen[0], counts, axis.shape[1], dilation))
 
     def forward(self, weight):
         kernels, base = [], weight.flatten(3)  # (out, neighbours, in, k * k)

@@ -20,13 +20,14 @@ from flows.windows import Windows
 from models import SYMMETRIES, build_model
 from utils import (
     InputError,
+    TestSet,
     Training,
     connect,
     exit_code,
+    forecast,
     load_checkpoint,
     processes,
     rank,
-    roll_out,
     score,
     shared_roll_out,
     store_of_this_start,
@@ -66,11 +67,10 @@ def fit(data_dir, symmetry, folder):
     for row in history:
         del row["seconds"]
     model.eval()
-    setting = (partial(roll_out, model), test_windows, 4, 3, 5)
     factors = torch.tensor([1.0, 1.25, 1.5]).repeat_interleave(len(test_windows))[2 : 2 + len(test_windows)]
     factors[-1] = 1.5  # one window alone: fewer than the processes
-    scores = [score(*setting), score(*setting, symmetry=SYMMETRIES["Scale"], elements=factors.double())]
-    return history, scores
+    tests = [TestSet(test_windows), TestSet(test_windows, SYMMETRIES["Scale"], factors.double())]
+    return history, [score(partial(forecast, model), one, 4, 3, 5) for one in tests]
 
 
 def join(number, count, port):

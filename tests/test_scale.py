@@ -25,7 +25,7 @@ from models.scale import (
     interpolation,
     resize,
 )
-from utils import exit_code, groups_of_equals, persistence, score
+from utils import TestSet, exit_code, persistence, score
 
 ACTION = SYMMETRIES["Scale"]
 STEP = 2**-0.5  # lambda of one step of the scale axis
@@ -464,7 +464,7 @@ def ramp_windows(ramp_dir):
 def test_scores_by_factor(ramp_windows):
     """Persistence on w = t: after s steps it is s / f^2 / f off, in every window."""
     elements = torch.tensor([1.0, 2.0, 3.0])[torch.arange(21) % 3]
-    scores = score(persistence, ramp_windows, 3, 4, 4, 0, ACTION, elements, spectra=False)
+    scores = score(persistence, TestSet(ramp_windows, ACTION, elements), 3, 4, 4, spectra=False)
     assert list(scores["by_factor"]) == ["1", "2", "3"]
     for f, row in ((float(f), row) for f, row in scores["by_factor"].items()):
         assert row["windows"] == 7
@@ -475,9 +475,9 @@ def test_scores_by_factor(ramp_windows):
 
 def test_windows_that_would_be_too_short_are_not_drawn(ramp_windows):
     elements = torch.tensor([0.5, 0.75, 1.0])[torch.arange(21) % 3]
-    drawn = groups_of_equals(ACTION, elements, ramp_windows, 3, 2)
+    drawn = list(TestSet(ramp_windows, ACTION, elements).groups(3, 2))
     assert [element.item() for element, _ in drawn] == [0.75, 1]  # 1/2 would need 9 + 8 frames of 6 + 4
-    index = torch.cat([index for _, index in groups_of_equals(ACTION, elements, ramp_windows, 3, 2)])
+    index = torch.cat([index for _, index in drawn])
     assert sorted(index.tolist()) == [i for i in range(21) if i % 3]
 
 

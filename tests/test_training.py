@@ -28,6 +28,7 @@ from models import SYMMETRIES, build_model
 from utils import (
     InputError,
     MeanSquare,
+    TestSet,
     Training,
     load_checkpoint,
     roll_out,
@@ -328,7 +329,11 @@ def test_a_short_last_batch_weighs_what_it_should(sizes, seed):
 def test_scores_have_a_square_root(data_dir, meta):
     windows = Windows(data_dir / "rbc", meta, "test")
     scores = score(
-        lambda frames, steps, mask: torch.zeros_like(frames[:, :1]).expand(-1, steps, -1, -1, -1), windows, 4, 10, 7
+        lambda frames, steps, mask: torch.zeros_like(frames[:, :1]).expand(-1, steps, -1, -1, -1),
+        TestSet(windows),
+        4,
+        10,
+        7,
     )
     frames, _ = windows.read(torch.arange(len(windows)), 0, 10)
     assert scores["rmse"] == pytest.approx(frames.double().square().mean().sqrt().item(), rel=1e-6)
@@ -342,7 +347,7 @@ def test_scores_of_a_perfect_forecast_of_transformed_flows(data_dir, meta):
     elements = symmetry.sample(len(windows), torch.Generator().manual_seed(0))
     truth, _ = windows.read(torch.arange(len(windows)), 0, 10)
     queue = list(symmetry.act(elements, truth).split(7))
-    scores = score(lambda *_: queue.pop(0), windows, 4, 10, 7, symmetry=symmetry, elements=elements)
+    scores = score(lambda *_: queue.pop(0), TestSet(windows, symmetry, elements), 4, 10, 7)
     assert scores["rmse"] == 0
     assert scores["ese"] == 0
 
