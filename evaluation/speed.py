@@ -61,6 +61,8 @@ from utils import (
 SIZE, FRAMES = 64, 24  # side of the fields, input frames
 STEPS, TEST_STEPS = 3, 10  # roll-out steps of a training step and of a test
 WINDOWS = (1_000, 1_000_000)  # of the files that are read
+# What is large enough to reach the speed of a device: the side of a matrix, samples and channels of a convolution.
+PEAK = {"cpu": (2048, 4, 256), "cuda": (8192, 64, 256)}
 
 # ---------------------------------------------------------------- the naive layers
 
@@ -302,11 +304,11 @@ def busiest_operators(model, frames, setting, count=5):
 
 def peak_rates(setting):
     """Operations per second that this device reaches in one large matrix product and one large convolution."""
-    side, batch = {"cpu": (2048, 4), "cuda": (8192, 64)}[setting.device.type]
+    side, batch, channels = PEAK[setting.device.type]
     options = {"device": setting.device, "dtype": torch.bfloat16 if setting.amp else torch.float32}
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
-    image = torch.randn(batch, 256, SIZE, SIZE, **options).to(memory_format=layout)
-    kernel = torch.randn(256, 256, 3, 3, **options).to(memory_format=layout)
+    image = torch.randn(batch, channels, SIZE, SIZE, **options).to(memory_format=layout)
+    kernel = torch.randn(channels, channels, 3, 3, **options).to(memory_format=layout)
     rates = {}
     for name, function, *factors in (
         ("matrix product", torch.mm, *torch.randn(2, side, side, **options)),

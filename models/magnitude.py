@@ -38,7 +38,7 @@ def extremes_of_channels(x):
     return torch.cat([x.amax(1), -x.amin(1)], 1)  # vectorised, which aminmax is not
 
 
-EPSILON = 1e-5  # share of a patch's largest value that is added to its ranges
+EPSILON = 3e-5  # share of a patch's largest value that is added to its ranges
 STILL = 1e-30  # of an rms of 1: a patch this weak passes nothing from one component to the other
 
 

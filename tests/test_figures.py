@@ -388,6 +388,17 @@ def test_run_that_is_not_finished(tmp_path, results, data_dir, capsys, name):
     assert not (tmp_path / "figures").exists()
 
 
+def test_runs_on_their_way_are_left_out(tmp_path, results, data_dir, capsys, monkeypatch):
+    """A sweep that is not over can be drawn: what is finished is, what is not is named."""
+    monkeypatch.setattr(figures, "draw_architecture", lambda *a: None)
+    shutil.copytree(results, tmp_path / "runs")
+    first, second = sorted((tmp_path / "runs").iterdir())
+    (first / "metrics.json").unlink()
+    main(["runs", str(first), str(second), "--data_dir", str(data_dir), "--figures", str(tmp_path / "figures")])
+    assert f"left out, because not finished: {first}\n" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "RBC_errors.png").exists()
+
+
 @pytest.mark.parametrize("change", [{"symmetry": "Galilei"}, {"width": 0.25}, {"kernel_size": 2}])
 def test_run_of_another_net(tmp_path, results, data_dir, capsys, change):
     folder = shutil.copytree(next(results.iterdir()), tmp_path / "run")

@@ -43,8 +43,8 @@ CASES = [(kernel_size, stride, True) for kernel_size in (3, 5) for stride in (1,
 @pytest.mark.parametrize(("kernel_size", "stride", "activation"), CASES)
 @pytest.mark.parametrize(
     ("symmetry", "layer", "tolerance"),
-    # The release adds 1e-6 to every range, we add EPSILON = 1e-5 of the largest value.
-    [("um", UniformMotionConv2d, 1e-10), ("mag", MagnitudeConv2d, 1e-5)],
+    # The release adds 1e-6 to every range, we add EPSILON = 3e-5 of the largest value.
+    [("um", UniformMotionConv2d, 1e-10), ("mag", MagnitudeConv2d, 3e-5)],
 )
 def test_convolution(symmetry, layer, tolerance, kernel_size, stride, activation):
     name = f"{symmetry}_conv_k{kernel_size}_s{stride}" if activation else f"{symmetry}_conv_k{kernel_size}_linear"
@@ -55,7 +55,7 @@ def test_convolution(symmetry, layer, tolerance, kernel_size, stride, activation
 
 
 @pytest.mark.parametrize(("name", "out"), [("identity", IN), ("project", 8)])
-@pytest.mark.parametrize(("symmetry", "tolerance"), [("UM", 1e-10), ("Mag", 3e-5)])  # two guarded layers
+@pytest.mark.parametrize(("symmetry", "tolerance"), [("UM", 1e-10), ("Mag", 1e-4)])  # two guarded layers
 def test_residual_block(symmetry, tolerance, name, out):
     x, golden, weights = load(f"{symmetry.lower()}_resblock_{name}")
     block = SYMMETRIES[symmetry].residual_block(IN, out, 3)

@@ -68,9 +68,9 @@ def test_plain_nets_are_not(architecture, symmetry):
 @pytest.mark.parametrize(("bfloat16", "tolerance"), [(False, 1e-5), (True, 0.02)])
 def test_low_precision(architecture, bfloat16, tolerance):
     """A fast frame of reference takes no digits: its mean never enters the net (else 2e-5, and .2 in bfloat16)."""
-    x = (torch.randn(2, 10, 2, 32, 32) * 2**10).round() / 2**10
+    x = (torch.randn(2, 10, 2, 16, 32) * 2**10).round() / 2**10
     far = torch.tensor([[128.0, -128.0], [-64.0, 32.0]])  # added without rounding
-    model = make(architecture, "UM", 10, width=0.25, dtype=torch.float32)
+    model = make(architecture, "UM", 10, width=0.125, dtype=torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         forecast = model(x)
         moved = model(SYMMETRIES["UM"].act(far, x)) - far[:, :, None, None]
@@ -117,7 +117,7 @@ def test_a_component_that_is_nearly_still(strength):
 
 
 # Where v varies this share of u, the layer's u may differ from the release's by so much.
-@pytest.mark.parametrize(("share", "difference"), [(1, 1e-5), (1e-2, 1e-3), (1e-3, 1e-2), (1e-4, 0.1)])
+@pytest.mark.parametrize(("share", "difference"), [(1, 1e-5), (1e-2, 2e-3), (1e-3, 0.02), (1e-4, 0.2)])
 def test_magnitude_follows_the_release(share, difference):
     torch.manual_seed(0)
     layer = MagnitudeConv2d(6, 8, 3).double()

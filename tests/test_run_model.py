@@ -20,7 +20,7 @@ import run_model
 from evaluation.speed import high_water
 from flows.windows import Windows
 from models import SYMMETRIES
-from utils import exit_code, peak_memory
+from utils import TestSet, exit_code, locked, peak_memory
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--architecture Unet --input_length 4 --output_length 2 --batch_size 8 --width 0.125 --num_epoch 2".split()
@@ -257,13 +257,53 @@ def test_low_precision(data_dir, tmp_path, symmetry):
     assert rmse[0] == pytest.approx(rmse[1], rel=0.05)
 
 
-def test_other_data_are_refused(data_dir, copied, capsys):
-    config = json.loads((copied / "config.json").read_text())
-    (copied / "config.json").write_text(json.dumps(config | {"data": "of another flow"}))
-    before = (copied / "metrics.json").read_bytes()
-    assert run(data_dir, copied.parent, *FINISHED) == 2
+@pytest.mark.parametrize("change", ["--seed 1", "--history 5 --horizon 11"])
+def test_other_data_are_refused(data_dir, copied, tmp_path, capsys, change):
+    """The same frames with other test tables, or cut into other windows, are other data: their scores are no one's."""
+    command = "rbc --stride 1 --tile 16 --history 6 --horizon 10 --raw".split()
+    data_prep.main([*command, str(data_dir / "waves.npy"), *change.split(), "--data_dir", str(tmp_path)])
+    files = {path: path.read_bytes() for path in copied.iterdir()}
+    assert run(tmp_path, copied.parent, *FINISHED) == 2
     assert "holds a run with other data" in capsys.readouterr().err
-    assert (copied / "metrics.json").read_bytes() == before
+    assert {path: path.read_bytes() for path in copied.iterdir()} == files
+
+
+def test_a_second_process_is_refused(data_dir, tmp_path, capsys):
+    flags = [*QUICK, "--num_epoch", "1"]
+    folder = tmp_path / run_model.run_name(run_model.parse_args(flags))
+    folder.mkdir()
+    with locked(folder):
+        assert run(data_dir, tmp_path, "--num_epoch", "1") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"another process is at the run in {folder}" in line
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
+
+
+def test_a_test_set_without_a_window_is_met_before_training(data_dir, tmp_path, capsys, monkeypatch):
+    """Elements so small that every window would need more frames than were prepared."""
+    read_table = run_model.read_table
+    tables = {"test_scale.npz": lambda elements: torch.full_like(elements, 0.5)}
+    monkeypatch.setattr(
+        run_model, "read_table", lambda path, n: tables.get(path.name, lambda e: e)(read_table(path, n))
+    )
+    assert run(data_dir, tmp_path / "results") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no window of the test set Scale is long enough for --input_length 4" in line
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_equivariance_error_of_factors_that_read_too_much(data_dir, meta):
+    windows = Windows(data_dir / "rbc", meta, "test")
+    tests = TestSet(windows, SYMMETRIES["Scale"], torch.full((len(windows),), 0.5))
+    assert run_model.equivariance(None, tests, run_model.parse_args(QUICK)) is None
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_slow_bfloat16_is_told(data_dir, tmp_path, capsys, monkeypatch, slow):
+    monkeypatch.setattr(run_model, "bfloat16_is_slow", lambda device: slow)
+    assert run(data_dir, tmp_path, "--num_epoch", "1", "--amp") == 0
+    assert ("--amp will be slow" in capsys.readouterr().out) == slow
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
@@ -370,7 +410,10 @@ def test_quick_runs_what_it_lists(tmp_path, code):
     python.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\ncase $* in *=Mag*) exit {code} ;; esac\n')
     python.chmod(0o755)
     settings = {"PYTHON": python, "DATA_DIR": data, "RESULTS": tmp_path / "results"}
-    assert run_sh("quick", **settings).returncode == code
+    done = run_sh("quick", **settings)
+    assert done.returncode == code
+    assert done.stdout.count(" of 10 runs done, about ") == 10
+    assert "== 10 of 10 runs done, about 0 minutes left" in done.stdout
     listed = run_sh("quick", "--list", **settings).stdout.splitlines()
     done = calls.read_text().splitlines()
     assert done[-1].startswith("-m evaluation.report")
@@ -434,6 +477,17 @@ def test_as_a_program(data_dir, tmp_path):
     assert done.stdout.splitlines()[-1].startswith("Model: Unet | Symmetry: UM | Future RMSE: 0.")
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what a process has loaded")
+@pytest.mark.parametrize("program", ["run_model.py", "data_prep.py"])
+def test_interrupted_while_modules_load(program):
+    process = subprocess.Popen([sys.executable, ROOT / program, "--help"], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == ""
+    assert process.returncode == -signal.SIGINT
+
+
 @pytest.mark.slow
 def test_killed_ten_times(data_dir, tmp_path):
     """kill -9 at random moments, start again: at the end the metrics of a run that was left alone."""
@@ -455,4 +509,4 @@ def test_killed_ten_times(data_dir, tmp_path):
         kills += 1
     subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
-    assert not list(tmp_path.glob("killed/*/.*"))
+    assert [path.name for path in tmp_path.glob("killed/*/.*")] == [".lock"]

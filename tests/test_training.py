@@ -449,6 +449,19 @@ def test_a_broken_checkpoint(data_dir, meta, tmp_path):
         (tmp_path / "last.pt").write_bytes(content)
         with pytest.raises(InputError, match="is no checkpoint of this program"):
             fit(data_dir, meta, tmp_path)
+    torch.save({"model": {}}, tmp_path / "last.pt")  # from before rotation's basis was unique
+    with pytest.raises(InputError, match="has schema 1, this version reads 2: its weights would be another net here"):
+        fit(data_dir, meta, tmp_path)
+
+
+def test_an_epoch_is_told_when_it_is_safe(data_dir, meta, tmp_path, monkeypatch, capsys):
+    def die(*_):
+        raise Killed
+
+    monkeypatch.setattr(utils, "write_log", die)
+    with pytest.raises(Killed):
+        fit(data_dir, meta, tmp_path)
+    assert "epoch" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
