@@ -34,7 +34,7 @@ from pathlib import Path
 
 from flows.arrays import array_source, load_array
 from flows.netcdf import turn
-from flows.ocean import ocean_source
+from flows.ocean import ocean_source, open_record
 from flows.store import new_folder, write_dataset
 from simulation.rayleigh_benard import PRESETS, simulate
 from utils import InputError, choose_device, exit_code
@@ -103,10 +103,10 @@ def prepare_ocean(args):
     target = Path(args.data_dir, "ocean")
     names = args.u_var and (args.u_var, args.v_var)
     with new_folder(target) as folder:
-        source = ocean_source(args.train, args.tile, args.max_land, names, args.train_box)
-        domain = None
-        if args.test:
-            domain = ocean_source(args.test, args.tile, args.max_land, names, args.test_box, "survey of test")
+        train = open_record(args.train, args.tile, names, args.train_box)
+        test = open_record(args.test, args.tile, names, args.test_box) if args.test else None
+        source = ocean_source(train, args.max_land, args.keep_zeros)
+        domain = test and ocean_source(test, args.max_land, args.keep_zeros, "survey of test")
         if domain and domain.time_step not in (source.time_step, None):
             raise InputError(
                 f"the test files step by {domain.time_step} s, wanted {source.time_step} s as in the train files"
@@ -198,15 +198,19 @@ def parse_args(argv):
     ocean = commands.add_parser("ocean", help="surface currents from NetCDF files")
     ocean.add_argument("--train", nargs="+", metavar="FILE", help="NetCDF files of train, valid and test, any order")
     ocean.add_argument("--test", nargs="+", metavar="FILE", help="NetCDF files of another ocean (split domain)")
-    for split, text in (("train", "in"), ("test", "in --test or, without it, --train, for split domain")):
+    for split, text in (("train", "--train"), ("test", "--test or, without it, --train, for split domain")):
         ocean.add_argument(
             f"--{split}_box",
             nargs=4,
             type=degrees,
             metavar=("WEST", "EAST", "SOUTH", "NORTH"),
-            help=f"the part of the grid to read in {text}, in degrees (default: all)",
+            help=f"the part of the grid to read in {text}, in degrees; it may lie across the edges of a grid round the "
+            "globe (default: all)",
         )
     ocean.add_argument("--max_land", type=fraction, default=0.0, help="drop tiles with more land (default %(default)s)")
+    ocean.add_argument(
+        "--keep_zeros", action="store_true", help="points that are 0 in all frames are still water (default: land)"
+    )
     ocean.add_argument("--u_var", help="variable of the eastward current (default: found by its attributes)")
     ocean.add_argument("--v_var", help="variable of the northward current")
     ocean.add_argument("--print_download", action="store_true", help="print how to get the files, and stop")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flows.classic import refuse_damaged_classic
 from flows.netcdf import (
     ascending,
     between,
@@ -15,11 +16,11 @@ from flows.netcdf import (
     locate,
     opened,
     read_times,
-    refuse_damaged_classic,
     role,
     scalar_time,
     text,
     units_of,
+    unpack,
 )
 from flows.source import existing
 from utils import InputError
@@ -27,21 +28,48 @@ from utils import InputError
 EASTWARD = re.compile(r"(surface_)?(geostrophic_)?eastward_sea_water_velocity")  # CF standard names
 PAIRS = (("uo", "vo"), ("utotal", "vtotal"), ("ugos", "vgos"), ("water_u", "water_v"), ("u", "v"))
 WIND = re.compile(r"(^|_)wind(?!_driven)|(^|_)[uv](10(m|n)?|wnd|as)(_|$)")
-ALONG_GRID = re.compile(r"(^|_)([xyij]_((sea|water|surface|ocean)_)*(velocity|current|component|axis|direction)|grid_)")
+ALONG_GRID = re.compile(
+    r"(^|_)([xyij]_((sea|water|surface|ocean)_)*(velocity|current|component|axis|direction)|velocity_[xyij](_|$)|grid_)"
+    r"|along_(\w+_)?grid"
+)
+REASONS = (  # what a name may say, and what its variable then is
+    (WIND, "is a wind, wanted a current of the sea"),
+    (re.compile(r"(^|_)ice(_|$)"), "is a drift of sea ice, wanted a current of the sea"),
+    (re.compile(r"^(?!.*(total|includ|eulerian)).*stokes"), "is the Stokes drift of waves, wanted the current"),
+    (
+        re.compile(r"due_to_|(^|(?<!non)_)(tidal|tides?)_(current|velocity)"),
+        "is a part of the current, wanted all of it",
+    ),
+    (re.compile(r"(^|_)(standard_error|error|uncertainty|standard_deviation)(_|$)"), "is an error, wanted the current"),
+    (re.compile(r"(^|_)(flux|transport|stress)(_|$)"), "is a flux, wanted a velocity"),
+    (ALONG_GRID, "runs along the grid's x or y; turn the components east and north first"),
+)
+MOTION = re.compile(rf"veloc|current|drift|{WIND.pattern}")  # names of what may be meant for a current
+LISTED = 10  # variables in a message
 SECONDS = r"(s|secs?|seconds?)"
 SPEED_UNITS = re.compile(rf"(?P<centi>c|centi)?(m|met(er|re)s?)\s*((/|per)\s*{SECONDS}|[.*·]?\s*{SECONDS}(\^|\*\*)?-1)")
 FASTEST = 20.0  # m/s; no ocean current comes near
+KEPT_BYTES = 2**28  # of a component's chunks in memory at a time
 
 
 @dataclass(frozen=True)
 class Component:
-    """How a file stores u or v: ``index`` picks the surface (``time_axis`` is sliced, None if there is none),
-    ``order`` brings what is left to (time, row, column), ``unit`` is the number of its units in 1 m/s."""
+    """How a file stores u or v.
+
+    Attributes:
+        name: of the variable.
+        pieces: indices that pick the surface, of one part or of two that join along the columns.
+        time_axis: the axis that is sliced, None if there is none.
+        order: brings what is left to (time, row, column).
+        layer: frames that share their chunks, to be read at once as far as ``KEPT_BYTES`` allow.
+        unit: number of its units in 1 m/s.
+    """
 
     name: str
-    index: tuple
+    pieces: tuple[tuple, ...]
     time_axis: int | None
     order: tuple
+    layer: int
     unit: float
 
 
@@ -83,11 +111,12 @@ def describe_file(path, names=None, box=None):
             raise InputError(f"{u.name} and {v.name} lie on different points (a C-grid); interpolate them first")
         latitude, rows = ascending(axes["latitude"][1])
         longitude, columns = ascending(axes["longitude"][1])
-        latitude, part_of_rows = between(south, north, latitude, rows)
-        longitude, part_of_columns = between(west, east, longitude, columns)
+        latitude, parts_of_rows = between(south, north, latitude, rows)
+        longitude, parts_of_columns = between(west, east, longitude, columns)
         times, calendar = read_times(axes["time"][1] if "time" in axes else scalar_time(dataset))
-        parts = {"time": slice(None), "latitude": part_of_rows, "longitude": part_of_columns}
-        components = component(u, axes, parts), component(v, v_axes, parts)
+        parts = [{"time": slice(None), "latitude": parts_of_rows[0], "longitude": part} for part in parts_of_columns]
+        points = len(latitude) * len(longitude)
+        components = component(u, axes, parts, points), component(v, v_axes, parts, points)
     return OceanFile(str(path), components, latitude, longitude, (rows, columns), times, calendar)
 
 
@@ -101,10 +130,22 @@ def refuse_curvilinear(dataset):
         raise InputError(f"the grid is curvilinear ({found[2]} is 2-D); interpolate it to latitude and longitude first")
 
 
+def list_variables(dataset):
+    """The first variables by name, how many more there are, and what is not looked at."""
+    names = [name for name, variable in dataset.variables.items() if variable.ndim]
+    listing = ", ".join(names[:LISTED]) or "no variables"
+    if len(names) > LISTED:
+        listing += f" and {len(names) - LISTED} more"
+    if dataset.groups:
+        groups = ", ".join(list(dataset.groups)[:LISTED])
+        listing += f"; groups ({groups}) are not read, bring them to the top: ncks -G : FILE flat.nc"
+    return listing
+
+
 def choose_variables(dataset, names=None):
     """Names of the eastward and the northward current: the user's, else by standard name, else by known names."""
     variables = {name: v for name, v in dataset.variables.items() if v.ndim}
-    listing = ", ".join(variables)
+    listing = list_variables(dataset)
     standard = {name: text(v, "standard_name").lower() for name, v in variables.items()}
     by_standard_name = [
         (u, v)
@@ -122,6 +163,10 @@ def choose_variables(dataset, names=None):
             raise InputError(f"no variable {name}; there are {listing}")
         if why_not(variables[name]):
             raise InputError(why_not(variables[name]))
+    for name, wanted, other in zip(pairs[0], ("eastward", "northward"), ("northward", "eastward"), strict=True):
+        label = text(variables[name], "standard_name", "long_name").lower()
+        if other in label and wanted not in label:
+            raise InputError(f"{name} is {label!r}, wanted the {wanted} component; exchange --u_var and --v_var")
     return pairs[0]
 
 
@@ -138,17 +183,18 @@ def is_current(variable):
     return bool(EASTWARD.fullmatch(text(variable, "standard_name").lower().replace("northward", "eastward")))
 
 
+def labels_of(variable):
+    """What names a variable, as words in lower case with underscores between them."""
+    labels = (text(variable, "standard_name"), text(variable, "long_name"), variable.name)
+    return [re.sub(r"\W+", "_", label.lower()) for label in labels]
+
+
 def why_not(variable):
     """Why a variable is no eastward or northward current, as far as its names tell; else None."""
     if is_current(variable):
         return None
-    labels = (text(variable, "standard_name"), text(variable, "long_name"), variable.name)
-    labels = [re.sub(r"\W+", "_", label.lower()) for label in labels]
-    if any(WIND.search(label) for label in labels):
-        return f"{variable.name} is a wind, wanted a current of the sea"
-    if any(ALONG_GRID.search(label) for label in labels):
-        return f"{variable.name} runs along the grid's x or y; turn the components east and north first"
-    return None
+    labels = labels_of(variable)
+    return next((f"{variable.name} {why}" for pattern, why in REASONS if any(map(pattern.search, labels))), None)
 
 
 def refuse_without_pair(variables, listing):
@@ -161,23 +207,38 @@ def refuse_without_pair(variables, listing):
     for variable in variables.values():
         if is_current(variable):
             raise InputError(f"{variable.name} without its other component; both must be in one file")
-        if why_not(variable):
+        if why_not(variable) and any(map(MOTION.search, labels_of(variable))):
             raise InputError(why_not(variable))
-    raise InputError(f"no eastward and northward current among {listing or 'no variables'}; use --u_var and --v_var")
+    raise InputError(f"no eastward and northward current; --u_var and --v_var name them among {listing}")
 
 
-def component(variable, axes, parts):
-    """How ``variable``, with the axes that ``locate`` found, stores its component in ``parts``, slices of the axes."""
-    index = [0] * variable.ndim
+def component(variable, axes, parts, points):
+    """How ``variable`` stores its component.
+
+    Args:
+        variable: of the file.
+        axes: what ``locate`` found.
+        parts: one or two of ``{"time": slice, "latitude": slice, "longitude": slice}``.
+        points: of the grid in all parts.
+    """
+    surface = [0] * variable.ndim
     if "depth" in axes:
         axis, depth = axes["depth"]
-        index[axis] = int(np.argmin(np.nan_to_num(np.abs(decode(depth)), nan=np.inf)))
-    kept = {axes[kind][0]: part for kind, part in parts.items() if kind in axes}
-    for axis, part in kept.items():
-        index[axis] = part
+        surface[axis] = int(np.argmin(np.nan_to_num(np.abs(decode(depth)), nan=np.inf)))
+    pieces = []
+    for part in parts:
+        index = list(surface)
+        for kind in part.keys() & axes.keys():
+            index[axes[kind][0]] = part[kind]
+        pieces.append(tuple(index))
+    kept = [axes[kind][0] for kind in ("time", "latitude", "longitude") if kind in axes]
     order = tuple(sorted(kept).index(axis) for axis in kept)
-    time_axis = axes["time"][0] if "time" in axes else None
-    return Component(variable.name, tuple(index), time_axis, order, speed_unit(variable))
+    time_axis, layer = axes["time"][0] if "time" in axes else None, 1
+    chunks = variable.chunking()
+    if time_axis is not None and isinstance(chunks, list):  # else None, or "contiguous"
+        frame_bytes = points * max(1, np.dtype(variable.dtype).itemsize)
+        layer = max(1, min(chunks[time_axis], KEPT_BYTES // frame_bytes))
+    return Component(variable.name, tuple(pieces), time_axis, order, layer, speed_unit(variable))
 
 
 def speed_unit(variable):
@@ -192,8 +253,13 @@ def speed_unit(variable):
 # ---------------------------------------------------------------- reading
 
 
-def read_file(file, begin, end):
+def read_file(file, begin, end, kept):
     """Currents of the frames ``[begin, end)`` of an OceanFile.
+
+    Args:
+        file: the OceanFile.
+        begin, end: frames.
+        kept: a dict that holds the chunks read last, from call to call.
 
     Returns:
         ``(end - begin, 2, H, W)`` float64 in m/s, NaN where u or v is missing, rows running north, columns east.
@@ -202,7 +268,7 @@ def read_file(file, begin, end):
         InputError: the file cannot be read, or a speed is none of the sea's.
     """
     with opened(file.path) as dataset:
-        block = np.stack([read_component(dataset, part, begin, end) for part in file.components], 1)
+        block = np.stack([read_component(dataset, file.path, part, begin, end, kept) for part in file.components], 1)
         speed = np.hypot(block[:, 0], block[:, 1])
         if np.any(speed > FASTEST):
             frame = begin + int(np.argmax((speed > FASTEST).any((1, 2))))
@@ -213,10 +279,25 @@ def read_file(file, begin, end):
     return np.where(np.isnan(speed)[:, None], np.nan, block)[(..., *file.flip)]
 
 
-def read_component(dataset, part, begin, end):
+def read_component(dataset, path, part, begin, end, kept):
     """One component of some frames, ``(end - begin, rows, columns)`` in m/s, rows and columns as in the file."""
-    index = list(part.index)
-    if part.time_axis is not None:
-        index[part.time_axis] = slice(begin, end)
-    values = decode(dataset[part.name], tuple(index)).transpose(part.order) / part.unit
-    return values if part.time_axis is not None else values[None]
+    variable, layers = dataset[part.name], []
+    if part.layer == 1:
+        layers.append(read_stored(variable, part, begin, end))
+    else:
+        for first in range(begin - begin % part.layer, end, part.layer):
+            place = path, first
+            if part.name not in kept or kept[part.name][0] != place:
+                kept[part.name] = place, read_stored(variable, part, first, first + part.layer)
+            layers.append(kept[part.name][1][max(begin - first, 0) : end - first])
+    return unpack(variable, np.concatenate(layers)) / part.unit
+
+
+def read_stored(variable, part, begin, end):
+    """What a variable stores of the frames ``[begin, end)``: ``(time, rows, columns)``, as packed as in the file."""
+    pieces = []
+    for piece in part.pieces:
+        index = tuple(slice(begin, end) if axis == part.time_axis else entry for axis, entry in enumerate(piece))
+        stored = np.asarray(variable[index]).transpose(part.order)
+        pieces.append(stored if part.time_axis is not None else stored[None])
+    return np.concatenate(pieces, -1)

@@ -4,7 +4,6 @@ import contextlib
 import re
 
 import numpy as np
-import scipy.io
 
 from utils import InputError
 
@@ -15,11 +14,14 @@ except ImportError:
 
 COORDINATES = {  # names that need no attribute; the dimension they stand for
     **{name: name for name in ("time", "depth", "latitude", "longitude")},
-    **{"t": "time", "time_counter": "time", "lev": "depth", "level": "depth", "z": "depth"},
+    **{"t": "time", "time_counter": "time"},
+    **dict.fromkeys(("z", "lev", "level", "z_t", "st_ocean", "deptht", "depthu", "depthv"), "depth"),
     **{"lat": "latitude", "nav_lat": "latitude", "lon": "longitude", "nav_lon": "longitude"},
 }
 AXES = {"T": "time", "Z": "depth", "Y": "latitude", "X": "longitude"}  # the CF attribute `axis`
 EPOCH = "seconds since 1970-01-01"
+CALENDARS = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}  # two names of one
+GREGORIAN = -12_219_292_800  # 1582-10-15 in seconds since 1970; from then on standard is proleptic_gregorian
 
 
 @contextlib.contextmanager
@@ -33,20 +35,8 @@ def opened(path):
             yield dataset
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+    except Exception as error:  # on a file that it does not understand the library raises almost anything
         raise InputError(f"{path} is no readable NetCDF file: {getattr(error, 'strerror', None) or error}") from error
-
-
-def refuse_damaged_classic(path):
-    """Refuse a broken NetCDF 3 file: netCDF4 reads a missing end as zeros and may crash on a damaged header."""
-    with open(path, "rb") as file:
-        if file.read(4) not in (b"CDF\x01", b"CDF\x02"):
-            return
-        file.seek(0)
-        try:
-            scipy.io.netcdf_file(file, mmap=True).close()
-        except Exception as error:  # scipy's parser raises almost anything on a damaged header
-            raise InputError(f"{path} is truncated or damaged; fetch it again") from error
 
 
 def text(variable, *names):
@@ -72,15 +62,17 @@ def role(variable):
     if re.fullmatch(r"degrees?_?(n|north|e|east)", units):
         return "latitude" if units.endswith(("n", "north")) else "longitude"
     axis = AXES.get(text(variable, "axis").upper())
-    # an X or Y axis in metres, or with a standard name of its own, is that of a projection
-    if axis in ("time", "depth") or (axis and not standard and units in ("", "degree", "degrees")):
+    # an X or Y axis in metres, or with a standard name of its own, is that of a projection; without units, an index
+    if axis in ("time", "depth") or (axis and not standard and units in ("degree", "degrees")):
         return axis
+    if text(variable, "positive").lower() in ("up", "down"):
+        return "depth"
     return COORDINATES.get(variable.name.lower())
 
 
 def locate(dataset, variable):
     """Which axis of a variable is what: ``{"latitude": (axis, coordinate variable), ...}``."""
-    axes = {}
+    axes, unknown = {}, []
     for axis, dimension in enumerate(variable.dimensions):
         candidates = [v for v in dataset.variables.values() if v.dimensions == (dimension,) and role(v)]
         candidates.sort(key=lambda v: v.name != dimension)
@@ -88,13 +80,17 @@ def locate(dataset, variable):
         if kind and kind not in axes:
             axes[kind] = axis, candidates[0]
         elif variable.shape[axis] != 1:
-            raise InputError(
-                f"dimension {dimension} of {variable.name} has {variable.shape[axis]} entries and no coordinate "
-                "variable of its own that makes it time, depth, latitude or longitude; choose one entry first"
-            )
-    for kind in ("latitude", "longitude"):
+            unknown.append(f"dimension {dimension} of {variable.name} has {variable.shape[axis]} entries")
+    for kind, units in (("latitude", "degrees_north"), ("longitude", "degrees_east")):
         if kind not in axes:
-            raise InputError(f"{variable.name} has no {kind} among its dimensions ({', '.join(variable.dimensions)})")
+            raise InputError(
+                f"{variable.name} has no {kind}: none of its dimensions ({', '.join(variable.dimensions)}) has a 1-D "
+                f"coordinate variable in {units}; add it, or interpolate to such a grid first"
+            )
+    if unknown:
+        raise InputError(
+            f"{unknown[0]} and no coordinate variable of its own that makes it time or depth; choose one entry first"
+        )
     return axes
 
 
@@ -123,21 +119,34 @@ def turn(west, east):
 
 
 def between(low, high, values, order):
-    """The ascending ``values`` from ``low`` to ``high``, and the slice of the file that holds them; None is no limit.
+    """The ascending ``values`` from ``low`` to ``high``; None is no limit.
 
-    Degrees of longitude count modulo 360, which does no harm to latitude.
+    Degrees of longitude count modulo 360, which does no harm to latitude. Of a grid more than once round the globe the
+    first turn is taken; the edges of one that is round it are no edges.
+
+    Returns:
+        The values, and the slices of the file that hold them, in the order of the file: two where they lie across the
+        edges of a grid round the globe.
 
     Raises:
         InputError: nothing lies there, or it is in two pieces at the edges of the grid.
     """
-    if low is None:
-        return values, slice(None)
-    chosen = np.flatnonzero((values - low) % 360 <= turn(low, high))
-    if not chosen.size or np.ptp(chosen) >= chosen.size:
-        raise InputError(f"{low:g} to {high:g} is not one piece of the grid, which is {values[0]:g} to {values[-1]:g}")
-    begin, end = chosen[0], chosen[-1] + 1
-    forward = order.step > 0
-    return values[begin:end], slice(begin, end) if forward else slice(len(values) - end, len(values) - begin)
+    size, step = len(values), np.ptp(values) / max(len(values) - 1, 1)
+    values = values[: np.searchsorted(values, values[0] + 360 - step / 2)]
+    inside = np.ones(len(values), bool) if low is None else (values - low) % 360 <= turn(low, high)
+    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
+    pieces = list(zip(edges[::2], edges[1::2], strict=True))
+    if len(pieces) == 2 and values[0] + 360 - values[-1] < 1.5 * step:
+        pieces.reverse()
+        values = np.where(np.arange(len(values)) < pieces[0][0], values, values - 360)
+    elif len(pieces) != 1:
+        parts = " and ".join(f"{values[begin]:g} to {values[end - 1]:g}" for begin, end in pieces) or "nothing"
+        grid = f"{values[0]:g} to {values[-1]:g}"
+        raise InputError(f"{low:g} to {high:g} is not one piece of the grid, which is {grid} and has {parts} of it")
+    values = np.concatenate([values[begin:end] for begin, end in pieces])
+    if order.step > 0:
+        return values, [slice(begin, end) for begin, end in pieces]
+    return values, [slice(size - end, size - begin) for begin, end in reversed(pieces)]
 
 
 def scalar_time(dataset):
@@ -149,18 +158,20 @@ def scalar_time(dataset):
 
 
 def read_times(coordinate):
-    """Whole seconds since 1970 in the calendar of the file (int64), and that calendar."""
+    """Whole seconds since 1970 in the calendar of the file (int64), and that calendar, by one name for each."""
     values = np.atleast_1d(decode(coordinate)).ravel()
     calendar = text(coordinate, "calendar").lower() or "standard"
+    calendar = CALENDARS.get(calendar, calendar)
     if not values.size:
         raise InputError(f"{coordinate.name} is empty: the file holds no frames")
     if not np.isfinite(values).all():
         raise InputError(f"{coordinate.name} has missing values; mend the file")
     try:
         dates = netCDF4.num2date(values, units_of(coordinate), calendar)
-        return np.rint(netCDF4.date2num(dates, EPOCH, calendar)).astype(np.int64), calendar
+        times = np.rint(netCDF4.date2num(dates, EPOCH, calendar)).astype(np.int64)
     except (ValueError, OverflowError, TypeError) as error:  # cftime's parser raises them all
         raise InputError(f"{coordinate.name} in {units_of(coordinate)!r} is no date: {error}") from error
+    return times, "standard" if calendar == "proleptic_gregorian" and times.min() >= GREGORIAN else calendar
 
 
 def iso_dates(times, calendar):
@@ -171,18 +182,30 @@ def iso_dates(times, calendar):
 # ---------------------------------------------------------------- values
 
 
-def decode(variable, index=...):
-    """Values of a variable in float64, NaN where missing.
+def decode(variable):
+    """All values of a variable, see :func:`unpack`."""
+    return unpack(variable, np.asarray(variable[...]))
+
+
+def unpack(variable, raw):
+    """Values in float64 from some that ``variable`` stores, NaN where missing.
 
     Missing is what equals ``_FillValue``, ``missing_value`` or, without the former, NetCDF's default fill, all compared
     before unpacking. ``valid_min`` and ``valid_max`` are not used: half the packed files state them unpacked.
     """
     if not isinstance(variable.dtype, np.dtype) or variable.dtype.kind not in "fiu":
         raise InputError(f"{variable.name} holds {variable.dtype}, wanted numbers")
-    raw = np.asarray(variable[index])
+    missing = np.isin(raw, fill_values(variable))
+    if is_unsigned(variable):
+        raw = raw.view(raw.dtype.str.replace("i", "u"))
     with np.errstate(over="ignore", invalid="ignore"):
         values = raw.astype(np.float64) * number(variable, "scale_factor", 1) + number(variable, "add_offset", 0)
-    return np.where(np.isin(raw, fill_values(variable)), np.nan, values)
+    return np.where(missing, np.nan, values)
+
+
+def is_unsigned(variable):
+    """Whether integers that are stored as signed, since NetCDF 3 has no others, are meant to be unsigned."""
+    return variable.dtype.kind == "i" and text(variable, "_unsigned").lower() == "true"
 
 
 def number(variable, name, default):
@@ -204,9 +227,11 @@ def fill_values(variable):
     dtype = variable.dtype
     fills = [numbers(variable, name) for name in ("_FillValue", "missing_value") if name in variable.ncattrs()]
     if "_FillValue" not in variable.ncattrs():
-        fills.append([netCDF4.default_fillvals[dtype.str[1:]]])
+        fills.append([netCDF4.default_fillvals[dtype.str[1:]]] if dtype.itemsize > 1 else [])  # bytes have no default
     fills = np.concatenate(fills)
     if dtype.kind != "f":
         limits = np.iinfo(dtype)
+        if is_unsigned(variable):
+            fills = np.where(fills > limits.max, fills - 2.0 ** (8 * dtype.itemsize), fills)
         fills = fills[(fills >= limits.min) & (fills <= limits.max)]
     return fills.astype(dtype)

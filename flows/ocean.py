@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ class Region:
     """
 
     def __init__(self, files):
-        self.files = files
+        self.files, self.kept = files, {}
         self.shape = len(files[0].latitude), len(files[0].longitude)
         times = np.concatenate([file.times for file in files])
         self.times, first = np.unique(times, return_index=True)
@@ -42,7 +43,7 @@ class Region:
         which, frame = self.which[begin:end], self.frame[begin:end]
         breaks = np.flatnonzero((np.diff(which) != 0) | (np.diff(frame) != 1)) + 1
         runs = zip(np.split(which, breaks), np.split(frame, breaks), strict=True)
-        return np.concatenate([read_file(self.files[w[0]], f[0], f[-1] + 1) for w, f in runs])
+        return np.concatenate([read_file(self.files[w[0]], f[0], f[-1] + 1, self.kept) for w, f in runs])
 
 
 def same_grid(a, b):
@@ -55,32 +56,71 @@ def same_grid(a, b):
     return max(north.max(), east.max()) < 0.01 * steps.min()
 
 
-def gather_regions(paths, names, box):
-    """Sort files into Regions that share their times, and say in notes what was left out."""
+@dataclass
+class Record:
+    """What is known of ocean files before any current is read.
+
+    Attributes:
+        files: names of the files.
+        box: west, east, south and north of the part to read, in degrees; None for all.
+        tile: side of the square tiles.
+        regions: Regions that share their times.
+        corners: ``(region, row, column)`` of the tiles, see :func:`tile_corners`.
+        notes: lines for the summary.
+    """
+
+    files: list[str]
+    box: list[float] | None
+    tile: int
+    regions: list[Region]
+    corners: list[tuple[int, int, int]]
+    notes: list[str]
+
+
+def open_record(paths, tile, names=None, box=None):
+    """Sort files into Regions that share their times, and say in notes what was left out.
+
+    Args:
+        paths: NetCDF files in any order.
+        tile: side of the square tiles.
+        names: the variables of u and v; None to choose them by what the files say.
+        box: west, east, south and north of the part to read, in degrees; None for all.
+
+    Returns:
+        Record
+
+    Raises:
+        InputError: a file that cannot be used, or files that do not go together or are smaller than a tile.
+    """
     files = [describe_file(path, names, box) for path in progress(sorted(paths), len(paths), "files")]
     groups = []
     for file in files:
+        if file.calendar != files[0].calendar:
+            raise InputError(
+                f"{files[0].path} counts days in the calendar {files[0].calendar}, {file.path} in {file.calendar}; "
+                "convert them to one"
+            )
         group = next((group for group in groups if same_grid(group[0], file)), None)
         if group is None:
             groups.append(group := [])
         group.append(file)
     regions = [Region(group) for group in groups]
     common = functools.reduce(np.intersect1d, [region.times for region in regions])
-    calendar = files[0].calendar
     if not common.size:
-        spans = [" to ".join(iso_dates(region.times[[0, -1]], calendar)) for region in regions]
+        spans = [" to ".join(iso_dates(region.times[[0, -1]], files[0].calendar)) for region in regions]
         raise InputError(
             f"the {len(regions)} regions (grids) have no time in common: {'; '.join(spans)}; give files of one period"
         )
     lonely = sum(len(region.times) - len(common) for region in regions)
     for region in regions:
         region.keep(np.isin(region.times, common))
-    shapes = ", ".join(f"{height} x {width}" for height, width in (region.shape for region in regions))
+    shapes = [region.shape for region in regions]
+    sizes = ", ".join(f"{height} x {width}" for height, width in shapes)
     notes = [
-        f"{len(files)} files, {len(regions)} region(s) of {shapes} points, {len(common)} common frames",
+        f"{len(files)} files, {len(regions)} region(s) of {sizes} points, {len(common)} common frames",
         f"frames dropped: {sum(region.duplicates for region in regions)} duplicates, {lonely} not in every region",
     ]
-    return regions, notes
+    return Record([Path(path).name for path in sorted(paths)], box, tile, regions, tile_corners(shapes, tile), notes)
 
 
 def survey(regions, label):
@@ -89,22 +129,25 @@ def survey(regions, label):
     Returns:
         ``empty``: bool per frame, True where a region has no value at all (a missing day);
         ``land``: for each region a bool ``(H, W)``, True where a value is missing in any other frame;
+        ``zero``: for each region a bool ``(H, W)``, True where u and v are 0 in all other frames;
         ``change``: per frame, the rms change from the frame before in m/s.
     """
     count = len(regions[0].times)
     empty, change = np.zeros(count, bool), np.full(count, np.nan)
-    land = [np.zeros(region.shape, bool) for region in regions]
+    land, zero = ([np.full(region.shape, start) for region in regions] for start in (False, True))
     before = [np.full((1, 2, *region.shape), np.nan) for region in regions]
     blocks = frame_blocks([(0, count)], bytes_per_frame(regions))
     for begin, end in progress(blocks, len(blocks), label):
         fields = [region.read(begin, end) for region in regions]
         for values in fields:
             empty[begin:end] |= np.isnan(values).all((1, 2, 3))
-        for hidden, values in zip(land, fields, strict=True):
-            hidden |= np.isnan(values[~empty[begin:end], 0]).any(0)
+        for hidden, still, values in zip(land, zero, fields, strict=True):
+            filled = values[~empty[begin:end]]
+            hidden |= np.isnan(filled[:, 0]).any(0)
+            still &= (filled == 0).all((0, 1))
         change[begin:end] = rms_change(before, fields)
         before = [values[-1:] for values in fields]
-    return empty, land, change
+    return empty, land, zero, change
 
 
 def bytes_per_frame(regions):
@@ -123,31 +166,32 @@ def rms_change(before, fields):
         return np.sqrt(total / points)
 
 
-def ocean_source(paths, tile, max_land, names=None, box=None, label="survey"):
+def ocean_source(record, max_land, keep_zeros=False, label="survey"):
     """Tiles of surface currents on one or several latitude-longitude grids, from any number of NetCDF files.
 
     Files of one grid make a region; regions are read at their common times. Tiles start in the south-west corner of
     each region; they are ordered by place, then region. The files are read twice, a block of frames at a time.
 
     Args:
-        paths: NetCDF files in any order.
-        tile: side of the square tiles.
+        record: Record of the files.
         max_land: tiles with a larger fraction of land are dropped. Land is what is missing in any frame.
-        names: the variables of u and v; None to choose them by what the files say.
-        box: west, east, south and north of the part to read, in degrees; None for all.
+        keep_zeros: points where u and v are 0 in all frames are still water; by default they are land without a fill.
         label: of the progress bar.
 
     Raises:
-        InputError: a file that cannot be used, or no tile that can.
+        InputError: values that are no currents, or no tile that can be used.
     """
-    regions, notes = gather_regions(paths, names, box)
-    corners = tile_corners([region.shape for region in regions], tile)
-    empty, land, change = survey(regions, label)
+    regions, tile, notes = record.regions, record.tile, list(record.notes)
+    empty, land, zero, change = survey(regions, label)
     times, calendar = regions[0].times, regions[0].files[0].calendar
     notes += sudden_changes(times, change, calendar)
     if empty.all():
         raise InputError("every frame is without any value in some region (grid): there is no water; give other files")
-    kept, mask, note = choose_tiles(corners, land, tile, max_land)
+    share = sum(still.sum() for still in zero) / sum(still.size for still in zero)
+    if share and not keep_zeros:
+        land = [hidden | still for hidden, still in zip(land, zero, strict=True)]
+        notes.append(f"warning: u and v are 0 in all frames at {share:.1%} of the points: land, unless --keep_zeros")
+    kept, mask, note = choose_tiles(record.corners, land, tile, max_land)
     for region in regions:
         region.keep(~empty)
     times = regions[0].times
@@ -165,8 +209,8 @@ def ocean_source(paths, tile, max_land, names=None, box=None, label="survey"):
         size=(tile, tile),
         segments=segments,
         frame_bytes=bytes_per_frame(regions),
-        files=[Path(path).name for path in sorted(paths)],
-        box=box,
+        files=record.files,
+        box=record.box,
         mask=None if mask.all() else mask,
         dates=iso_dates(times, calendar),
         time_step=time_step,
@@ -195,7 +239,9 @@ def choose_tiles(corners, land, tile, max_land):
     kept = np.flatnonzero((dry <= max_land) & (dry < 1))
     if not kept.size:
         least = np.ceil(1000 * dry.min()) / 1000
-        advice = f"--max_land {least:.3f} would keep {(dry <= least).sum()}" if dry.min() < 1 else "there is no water"
+        advice = "there is no water: all is missing or 0"
+        if dry.min() < 1:
+            advice = f"--max_land {least:.3f} would keep {(dry <= least).sum()}"
         raise InputError(
             f"all {len(dry)} tiles have more land than --max_land {max_land:g}, the least {dry.min():.3f}; {advice}"
         )

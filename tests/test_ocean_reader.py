@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from test_data_prep import digest, prepare, read_meta, read_windows, refused, vortices
 
-from flows.currents import speed_unit
-from flows.ocean import ocean_source, unbroken
+from flows.classic import refuse_damaged_classic
+from flows.currents import read_stored, speed_unit
+from flows.ocean import ocean_source, open_record, unbroken
 from utils import InputError
 
 OCEAN = Path(__file__).parents[2] / "shared" / "data" / "ocean"
@@ -29,8 +30,8 @@ def write(path, field, **changes):
         names, standard_names, long_names, units: of u and v.
         dimensions: of u and v, with ``depth`` and ``extra`` (of ``extra`` entries) if wanted.
         dtype, fill, missing, attributes: how values are stored; ``fill`` "undeclared" writes -999 and does not say so.
-        pack: scale factor of packed values.
-        format: of the file.
+        pack, offset: scale factor and offset of packed values; -1 of ``unsigned`` integers is their largest.
+        format, unlimited, chunks: of the file, its time and its currents.
     """
     frames, _, height, width = field.shape
     spec = {
@@ -51,6 +52,10 @@ def write(path, field, **changes):
         "missing": None,
         "attributes": {},
         "pack": None,
+        "offset": 0,
+        "unsigned": False,
+        "unlimited": False,
+        "chunks": None,
         "surface": 0,
         "format": "NETCDF4",
         **changes,
@@ -65,7 +70,7 @@ def write(path, field, **changes):
     units = {"time": spec["time_units"], "latitude": "degrees_north", "longitude": "degrees_east", "depth": "m"}
     with netCDF4.Dataset(path, "w", format=spec["format"]) as dataset:
         for name, size in sizes.items():
-            dataset.createDimension(name, size)
+            dataset.createDimension(name, None if name == "time" and spec["unlimited"] else size)
         for name in units:
             values = spec["times" if name == "time" else name]
             if values is not None:
@@ -81,15 +86,19 @@ def write(path, field, **changes):
 
 def write_component(dataset, name, component, field, spec):
     fill = None if spec["fill"] == "undeclared" or spec["missing"] is not None else spec["fill"]
-    variable = dataset.createVariable(name, spec["dtype"], spec["dimensions"], fill_value=fill)
+    chunks = {"chunksizes": spec["chunks"]} if spec["chunks"] else {}
+    variable = dataset.createVariable(name, spec["dtype"], spec["dimensions"], fill_value=fill, **chunks)
     variable.set_auto_maskandscale(False)
     labels = {"standard_name": spec["standard_names"], "long_name": spec["long_names"], "units": [spec["units"]] * 2}
     variable.setncatts({key: texts[component] for key, texts in labels.items() if texts[component]})
     variable.setncatts(spec["attributes"])
     values = field[:, component] * (100 if spec["units"] == "cm/s" else 1)
     if spec["pack"]:
-        variable.scale_factor = spec["pack"]
-        values = np.rint(values / spec["pack"])
+        variable.setncatts({"scale_factor": spec["pack"], "add_offset": spec["offset"]})
+        values = np.rint((values - spec["offset"]) / spec["pack"])
+    if spec["unsigned"]:
+        variable.setncattr("_Unsigned", "true")
+        values = np.where(values < 2**15, values, values - 2**16)
     hole = -999 if spec["fill"] == "undeclared" else spec["fill"]
     if spec["missing"] is not None:
         variable.missing_value = np.array(spec["missing"], spec["dtype"])
@@ -162,6 +171,9 @@ ENCODINGS = {
     "int16 with packed valid range": {
         "dtype": "i2", "pack": 2.0**-10, "fill": -32768, "attributes": {"valid_min": -5.0, "valid_max": 5.0},
     },
+    "int16 meant to be unsigned": {
+        "dtype": "i2", "pack": 2.0**-10, "offset": -32.0, "unsigned": True, "fill": -1, "format": "NETCDF3_CLASSIC",
+    },
     "int16 without a declared fill": {"dtype": "i2", "pack": 2.0**-10, "missing": -32767},
     "float32": {"dtype": "f4"},
     "default fill": {"dtype": "f4", "fill": netCDF4.default_fillvals["f4"]},
@@ -181,6 +193,7 @@ ENCODINGS = {
     },
     "classic": {"format": "NETCDF3_CLASSIC"},
     "64 bit offset": {"format": "NETCDF3_64BIT_OFFSET"},
+    "64 bit data, unlimited": {"format": "NETCDF3_64BIT_DATA", "unlimited": True},
     "known names": {"names": ("water_u", "water_v"), "standard_names": ("", "")},
     "capital names": {"names": ("U", "V"), "standard_names": ("", "")},
     "GlobCurrent names": {
@@ -197,6 +210,16 @@ ENCODINGS = {
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_encoding(encoding, field, reference, tmp_path):
     file = write(tmp_path / "a.nc", field, **ENCODINGS[encoding])
+    assert_same(reference, tmp_path, file)
+
+
+def test_depth_by_its_direction(field, reference, tmp_path):
+    """A vertical axis of another name, in other units, says so by its attribute ``positive``."""
+    deep = {"dimensions": ("time", "depth", "latitude", "longitude"), "depth": [90, 40, 0.5, 20], "surface": 2}
+    file = write(tmp_path / "a.nc", field, **deep)
+    with netCDF4.Dataset(file, "a") as dataset:
+        dataset.renameVariable("depth", "zc")
+        dataset["zc"].setncatts({"units": "centimeters", "positive": "down"})
     assert_same(reference, tmp_path, file)
 
 
@@ -223,10 +246,12 @@ def daily_files(folder, field, **changes):
 
 
 def test_shuffled_daily_files(field, reference, tmp_path):
-    """In any order, of any row order, with coordinates in single precision or a turn further, some given twice."""
+    """In any order, of any row order, with coordinates in single precision or a turn further, some given twice, by
+    other names of one calendar."""
     files = daily_files(tmp_path, field)
     write(files[5], field[5:6, :, ::-1], times=[5], latitude=np.float32(np.arange(17)[::-1] - 40.0 + 1e-6))
-    write(files[8], field[8:9], times=[8], longitude=np.arange(26) + 370.0)
+    write(files[8], field[8:9], times=[8], longitude=np.arange(26) + 370.0, calendar="proleptic_gregorian")
+    write(files[9], field[9:10], times=[9], calendar="gregorian")
     files = [files[k] for k in np.random.default_rng(0).permutation([*range(12), 3, 7])]
     assert_same(reference, tmp_path, *files)
 
@@ -253,7 +278,63 @@ def test_blocks_of_time_do_not_show(field, reference, tmp_path, monkeypatch):
     assert_same(reference, tmp_path, write(tmp_path / "a.nc", field))
 
 
+def test_chunks_are_read_once(field, tmp_path, monkeypatch):
+    """However few frames a block has: chunks of five frames are read whole and kept while the blocks pass through."""
+    monkeypatch.setattr("flows.source.BLOCK_BYTES", 1)
+    reads = []
+    monkeypatch.setattr(
+        "flows.currents.read_stored",
+        lambda variable, part, *frames: reads.append((variable.name, *frames)) or read_stored(variable, part, *frames),
+    )
+    source = ocean_source(open_record([write(tmp_path / "a.nc", field, chunks=(5, 17, 26))], 8), 1)
+    layers = [(name, first, first + 5) for first in (0, 5, 10) for name in ("uo", "vo")]
+    assert reads == layers
+    reads.clear()
+    blocks = [source.read(begin, begin + 2) for begin in range(0, 12, 2)]
+    whole = ocean_source(open_record([write(tmp_path / "b.nc", field)], 8), 1).read(0, 12)
+    np.testing.assert_array_equal(np.concatenate(blocks, 1), whole)
+    assert reads[:6] == layers
+
+
+@pytest.mark.parametrize("format", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
+@pytest.mark.parametrize(("variables", "padding"), [("a", 0), ("ab", 2)])
+def test_classic_files_are_as_long_as_their_header_says(format, variables, padding, tmp_path):
+    """Three int16 an entry: 6 bytes, and 2 more if there is another variable; those at the very end may be missing."""
+    with netCDF4.Dataset(tmp_path / "a.nc", "w", format=format) as dataset:
+        dataset.createDimension("time", None)
+        dataset.createDimension("x", 3)
+        dataset.note = "odd"
+        for name in variables:
+            dataset.createVariable(name, "i2", ("time", "x"))[:] = np.arange(15).reshape(5, 3)
+    whole = (tmp_path / "a.nc").read_bytes()
+    for end in (len(whole), len(whole) - padding):
+        (tmp_path / "a.nc").write_bytes(whole[:end])
+        refuse_damaged_classic(tmp_path / "a.nc")
+    wanted = len(whole) - padding
+    for end in (wanted - 1, len(whole) // 2, 40, 5):
+        (tmp_path / "a.nc").write_bytes(whole[:end])
+        with pytest.raises(InputError, match=f"has {end} bytes of {wanted}|header ends too soon"):
+            refuse_damaged_classic(tmp_path / "a.nc")
+    width = 8 if format == "NETCDF3_64BIT_DATA" else 4
+    (tmp_path / "a.nc").write_bytes(whole[:4] + width * b"\xff" + whole[4 + width :])
+    with pytest.raises(InputError, match="number of frames was never written"):
+        refuse_damaged_classic(tmp_path / "a.nc")
+
+
 # ---------------------------------------------------------------- land, gaps, regions
+
+
+def test_land_stored_as_zeros(field, reference, tmp_path, capsys):
+    """Without a fill value it is found where nothing ever moves, unless the user knows better."""
+    still = np.nan_to_num(field)
+    file = write(tmp_path / "a.nc", still)
+    assert_same(reference, tmp_path, file)
+    share = f"{(still == 0).all((0, 1)).mean():.1%}"
+    assert f"warning: u and v are 0 in all frames at {share} of the points: land" in capsys.readouterr().out
+    assert prepare("ocean", "--train", file, "--data_dir", tmp_path, *SMALL, "--keep_zeros") == 0
+    assert "warning" not in capsys.readouterr().out
+    train = read_meta(tmp_path / "ocean")["splits"]["train"]
+    assert (train["mask"], train["shape"][0]) == (None, 6)
 
 
 def test_reference_equals_the_field(field, reference):
@@ -291,7 +372,7 @@ def test_land_is_what_is_missing_in_any_frame(tmp_path):
     flow = vortices(8, 8)
     flow[4, 0, 2, 3] = flow[6, 1, 5, 5] = np.nan
     file = write(tmp_path / "a.nc", flow)
-    assert not ocean_source([file], 8, 0.3).read(0, 12)[..., [2, 5], [3, 5]].any()
+    assert not ocean_source(open_record([file], 8), 0.3).read(0, 12)[..., [2, 5], [3, 5]].any()
     assert prepare("ocean", "--train", file, "--data_dir", tmp_path, *SMALL) == 0
     mask = np.load(tmp_path / "ocean" / "test_mask.npy")
     assert np.argwhere(~mask).tolist() == [[0, 2, 3], [0, 5, 5]]
@@ -326,7 +407,7 @@ def test_a_wrong_day_is_named(tmp_path, monkeypatch):
     flow = vortices(8, 8, 40)
     flow[25] = flow[5]
     keep = [*range(10), *range(20, 40)]
-    source = ocean_source([write(tmp_path / "a.nc", flow[keep], times=keep)], 8, 0)
+    source = ocean_source(open_record([write(tmp_path / "a.nc", flow[keep], times=keep)], 8), 0)
     warnings = [note for note in source.notes if note.startswith("warning")]
     assert [re.search("usual to (.*);", note)[1] for note in warnings] == ["2002-01-26", "2002-01-27"]
 
@@ -391,11 +472,26 @@ def test_boxes(descending, turn, tmp_path):
         np.testing.assert_array_equal(*(read_windows(tmp_path / f / "ocean", name) for f in ("boxes", "parts")))
 
 
+@pytest.mark.parametrize("first", [0, 18])
+@pytest.mark.parametrize("turns", [1, 1.1])
+@pytest.mark.parametrize("descending", [False, True])
+def test_box_across_the_edges_of_the_globe(descending, turns, first, tmp_path):
+    """Longitudes 9 degrees apart, once round the globe or a little more, from 0 or 18 on."""
+    longitude = first + 9 * np.arange(int(40 * turns))
+    field = quantise(vortices(8, 40))[..., longitude // 9 % 40]
+    flip = slice(None, None, -1) if descending else slice(None)
+    file = write(tmp_path / "a.nc", field[..., flip], longitude=longitude[flip])
+    part = np.roll(quantise(vortices(8, 40)), 5, -1)[..., :11]
+    region = open_record([file], 8, box=[-45, 45, -90, 90]).regions[0]
+    assert region.files[0].longitude.tolist() == list(range(-45, 46, 9))
+    np.testing.assert_array_equal(region.read(0, 12), part)
+
+
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
         (("--train_box", 40, 50, 0, 10), "0 to 10 is not one piece of the grid, which is -40 to -33"),
-        (("--train_box", 24, 11, -41, -30), "24 to 11 is not one piece of the grid, which is 10 to 25"),
+        (("--train_box", 24, 11, -41, -30), "which is 10 to 25 and has 10 to 11 and 24 to 25 of it"),
         (("--train_box", 10, 14, -41, -30), "the grid is 8 x 5, smaller than --tile 8"),
         (("--train_box", 10, 14, -30, -41), "--train_box is WEST EAST SOUTH NORTH, got 10 14 -30 -41"),
         (("--train_box", 10, 14, -30, "nan"), "'nan' is not an angle in degrees"),
@@ -424,7 +520,7 @@ def test_forecast_of_many_runs_is_refused(tmp_path):
         runs = dataset.createVariable("runs", "f8", ("extra",))
         runs.setncatts({"units": "days since 2002-01-01", "standard_name": "forecast_reference_time"})
     with pytest.raises(InputError, match="dimension extra of uo has 2 entries"):
-        ocean_source([file], 8, 0)
+        ocean_source(open_record([file], 8), 0)
 
 
 # ---------------------------------------------------------------- the real files
@@ -455,7 +551,7 @@ def test_globcurrent(tmp_path, capsys):
 def test_cmems(tmp_path):
     """The paper's product on its own grid, one day: open-water tiles as they are in the file."""
     file = next((OCEAN / "cmems_glo12").glob("*_100W-020E_10N-65N.nc"))
-    source = ocean_source([file], 64, 0)
+    source = ocean_source(open_record([file], 64), 0)
     flow = direct_read(file)
     tiles = [flow[:, :, y : y + 64, x : x + 64] for y in range(0, 598, 64) for x in range(0, 1378, 64)]
     tiles = [tile for tile in tiles if not np.isnan(tile).any()]
@@ -480,7 +576,7 @@ def test_cmems_means_of_five_days(tmp_path):
 @pytest.mark.parametrize("name", ["argo_float_uv.nc", "drifter_uv.nc", "ship_uv.nc"])
 def test_toolbox_layout(name):
     """One point, at the surface of up to 50 depths."""
-    source = ocean_source([OCEAN / "toolbox_layout" / name], 1, 0)
+    source = ocean_source(open_record([OCEAN / "toolbox_layout" / name], 1), 0)
     np.testing.assert_array_equal(source.read(0, 5)[0], direct_read(OCEAN / "toolbox_layout" / name))
     assert source.time_step == 6 * 3600
 
@@ -529,10 +625,13 @@ def two_regions(path):
     write(path.with_name("b.nc"), vortices(9, 9), times=np.arange(100, 112))
 
 
-def curvilinear(path):
+def curvilinear(path, indices=False):
     with netCDF4.Dataset(path, "w") as dataset:
         for name, size in (("time", 12), ("y", 8), ("x", 8)):
             dataset.createDimension(name, size)
+            if indices and size == 8:
+                dataset.createVariable(name, "i4", (name,)).axis = name.upper()
+                dataset[name][:] = np.arange(8)
         for name, units in (("nav_lat", "degrees_north"), ("nav_lon", "degrees_east")):
             dataset.createVariable(name, "f4", ("y", "x")).units = units
         for name in ("uo", "vo"):
@@ -550,6 +649,22 @@ def staggered(path):
             variable[:] = np.arange(size)
         dataset.createVariable("u", "f4", ("time", "lat", "lon_u"))
         dataset.createVariable("v", "f4", ("time", "lat_v", "lon"))
+
+
+def grouped(path):
+    with netCDF4.Dataset(write(path, vortices(8, 8), names=()), "a") as dataset:
+        for name in ("uo", "vo"):
+            dataset.createVariable(f"currents/{name}", "f4", ("time", "latitude", "longitude"))
+
+
+def two_calendars(path):
+    write(path, vortices(8, 8))
+    write(path.with_name("b.nc"), vortices(8, 8), times=np.arange(12, 24), calendar="noleap")
+
+
+def called(*labels, attribute="long_names", names=("u", "v")):
+    """A writer of a file of which only one attribute says that it holds no currents."""
+    return plain(**{"names": names, "standard_names": ("", ""), attribute: labels})
 
 
 def rotated(dataset):
@@ -572,20 +687,37 @@ REFUSALS = {
     "nothing": (lambda path: None, "is not there"),
     "truncated": (truncated(), "no readable NetCDF"),
     "truncated classic": (truncated(format="NETCDF3_CLASSIC"), "truncated or damaged"),
+    "truncated CDF-5": (truncated(format="NETCDF3_64BIT_DATA", unlimited=True), "truncated or damaged"),
     "no currents": (plain(names=("so", "thetao"), standard_names=("", "")), "no eastward and northward current.*so, t"),
+    "many variables": (
+        plain(names=[f"tracer{k}" for k in range(99)], standard_names=("", "")), "longitude, depth, t.*r5 and 93 more$",
+    ),
+    "groups": (grouped, r"groups \(currents\) are not read, bring them to the top: ncks -G : FILE flat.nc"),
     "only u": (plain(names=("uo",)), "uo without vo"),
     "only v": (plain(names=("b",), standard_names=CURRENTS[1:]), "b without its other component"),
     "winds by name": (plain(names=("u10", "v10"), standard_names=("", "")), "u10 is a wind"),
     "winds by attribute": (plain(names=("u", "v"), standard_names=("eastward_wind", "northward_wind")), "u is a wind"),
     "x and y": (plain(standard_names=("sea_water_x_velocity", "sea_water_y_velocity")), "grid's x or y"),
     "x and y by long name": (plain(standard_names=("", ""), long_names=("Sea water x velocity", "")), "grid's x or y"),
+    "velocity x": (called("Velocity X", "Velocity Y"), "u runs along the grid's x or y"),
+    "along the grid": (called("velocity along model grid", ""), "u runs along the grid's x or y"),
+    "sea ice": (called("sea_ice_velocity_east", "", attribute="standard_names"), "u is a drift of sea ice"),
+    "Stokes drift": (called("", "Stokes drift V"), "v is the Stokes drift"),
+    "tides": (
+        called(*(f"{name}_due_to_tides" for name in CURRENTS), attribute="standard_names", names=("uo", "vo")),
+        "uo is a part of the current",
+    ),
+    "standard errors": (called(f"{CURRENTS[0]} standard_error", "", attribute="standard_names"), "u is an error"),
+    "fluxes": (called("zonal heat flux", ""), "u is a flux"),
+    "components exchanged": (called("Northward current", ""), "u is 'northward current', wanted the eastward"),
     "two pairs": (
         plain(names=("uo", "vo", "u", "v"), standard_names=("", "")), "several currents .*uo, vo, u, v.*--u_var"
     ),
     "curvilinear": (curvilinear, "curvilinear .nav_lat is 2-D"),
+    "curvilinear with indices": (lambda path: curvilinear(path, indices=True), "curvilinear .nav_lat is 2-D"),
     "C-grid": (staggered, "C-grid"),
-    "rotated pole": (altered(rotated), "dimension latitude of uo has 8 entries and no coordinate"),
-    "no latitude": (plain(latitude=None), "dimension latitude of uo has 8 entries"),
+    "rotated pole": (altered(rotated), "uo has no latitude: none of .*degrees_north"),
+    "no latitude": (plain(latitude=None), "uo has no latitude: none of .*degrees_north"),
     "ensemble": (plain(dimensions=("extra", "time", "latitude", "longitude"), extra=3), "dimension extra of uo has 3"),
     "no rows": (plain(dimensions=("time", "longitude", "extra")), "has no latitude"),
     "latitude missing": (plain(latitude=np.full(8, np.nan)), "latitude has missing or impossible"),
@@ -602,7 +734,7 @@ REFUSALS = {
     ),
     "km/h as m/s": (lambda path: write(path, 90 * vortices(8, 8)), "wanted at most 20"),
     "infinity": (lambda path: write(path, vortices(8, 8) / np.array([1, 0])[:, None, None]), "speed of inf"),
-    "still": (lambda path: write(path, 0 * vortices(8, 8)), "flow is still"),
+    "still": (lambda path: write(path, 0 * vortices(8, 8)), "no water: all is missing or 0"),
     "all land": (lambda path: write(path, land(vortices(8, 8), ())), "there is no water"),
     "too much land": (
         lambda path: write(path, land(vortices(8, 8), (slice(4),))), "--max_land 0.3, the least 0.500; --max_land 0.500"
@@ -610,6 +742,7 @@ REFUSALS = {
     "small grid": (lambda path: write(path, vortices(8, 7)), "the grid is 8 x 7, smaller than --tile 8"),
     "too few frames": (lambda path: write(path, vortices(8, 8, 6)), "found 6 frames, .*wanted 7"),
     "too many gaps": (plain(times=np.arange(12) + 9 * (np.arange(12) // 4)), "found 12 frames, at most 4 without"),
+    "two calendars": (two_calendars, "a.nc counts days in the calendar standard, .*b.nc in noleap"),
     "no common time": (two_regions, "no time in common: 2002-01-01 to 2002-01-12; 2002-04-11"),
 }  # fmt: skip
 OF_ALL_FILES = (
@@ -626,6 +759,31 @@ def test_refusal(case, tmp_path, capsys):
     line = refused(capsys, tmp_path, "ocean", "--train", *files, *SMALL)
     assert re.search(message, line), line
     assert "a.nc" in line or case in OF_ALL_FILES
+
+
+def test_what_the_library_raises(tmp_path, capsys, monkeypatch):
+    """Such as for a structure of arrays of structures, which it does not open."""
+
+    def raises(path):
+        raise TypeError("nested structured dtype arrays not supported")
+
+    monkeypatch.setattr("flows.netcdf.netCDF4.Dataset", raises)
+    (tmp_path / "a.nc").write_bytes(b"\x89HDF\r\n\x1a\n")
+    line = refused(capsys, tmp_path, "ocean", "--train", tmp_path / "a.nc")
+    assert line.endswith("a.nc is no readable NetCDF file: nested structured dtype arrays not supported")
+
+
+def test_names_exchanged(tmp_path, capsys):
+    file = write(tmp_path / "a.nc", vortices(8, 8))
+    line = refused(capsys, tmp_path, "ocean", "--train", file, "--u_var", "vo", "--v_var", "uo", *SMALL)
+    assert "vo is 'northward_sea_water_velocity', wanted the eastward component; exchange --u_var and --v_var" in line
+
+
+def test_grids_are_checked_before_currents_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("flows.ocean.survey", None)
+    files = write(tmp_path / "a.nc", vortices(8, 8)), write(tmp_path / "b.nc", vortices(8, 7))
+    line = refused(capsys, tmp_path, "ocean", "--train", files[0], "--test", files[1], *SMALL)
+    assert "the grid is 8 x 7, smaller than --tile 8" in line
 
 
 def test_unknown_variable(tmp_path, capsys):
@@ -671,7 +829,7 @@ def test_no_damage_ends_in_a_traceback(format, tmp_path):
             damaged[place] = random.integers(256)
         (tmp_path / "a.nc").write_bytes(damaged[: random.choice([len(damaged), random.integers(len(damaged))])])
         with contextlib.suppress(InputError):
-            ocean_source([tmp_path / "a.nc"], 8, 0).read(0, 1)
+            ocean_source(open_record([tmp_path / "a.nc"], 8), 0).read(0, 1)
 
 
 @pytest.mark.parametrize("time", ["/s", " s-1", " s^-1", ".s-1", " s**-1", " sec-1", " per second", "/seconds"])
