@@ -526,6 +526,33 @@ def test_forecast_of_many_runs_is_refused(tmp_path):
 # ---------------------------------------------------------------- the real files
 
 
+def test_rtofs(tmp_path, capsys):
+    """A real file, prepared from end to end, against a few lines of NetCDF and NumPy."""
+    file = Path(__file__).parent / "data" / "wa_RTOFS_global.nc"
+    command = ["--tile", 16, "--max_land", 0.3, "--history", 6, "--horizon", 4, "--data_dir", tmp_path]
+    assert prepare("ocean", "--train", file, *command) == 0
+    out, meta = capsys.readouterr().out, read_meta(tmp_path / "ocean")
+    assert "warning" not in out
+    assert "frames shared" not in out
+    with netCDF4.Dataset(file) as dataset:
+        flow = np.stack([dataset[name][:].astype("f8").filled(np.nan) for name in ("water_u", "water_v")], 1)
+    tiles = np.stack([flow[:, :, y : y + 16, x : x + 16] for y, x in ((0, 0), (0, 16), (16, 0))])
+    water = np.isfinite(tiles).all((1, 2))
+    assert meta["time_step"] == 3 * 3600
+    for name, first, frames, begin in (
+        ("train", 0, 32, "2024-10-28T03:00:00"),
+        ("valid", 33, 15, "2024-11-01T06:00:00"),
+        ("test", 49, 15, "2024-11-03T06:00:00"),
+    ):
+        np.testing.assert_array_equal(np.load(tmp_path / "ocean" / f"{name}_mask.npy"), water)
+        expected = np.where(water[:, None, None], tiles[:, first : first + frames], 0)
+        found = np.load(tmp_path / "ocean" / f"{name}.npy") * np.float64(meta["std"])
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert meta["splits"][name]["begin"] == begin
+    moving = tiles[:, :32].transpose(1, 2, 0, 3, 4)[..., water]
+    assert meta["std"] == pytest.approx(np.sqrt(np.mean(moving**2)), rel=1e-6)
+
+
 @needs_ocean
 def test_globcurrent(tmp_path, capsys):
     """366 daily files; the last is a copy of the first, and is named."""
