@@ -13,55 +13,66 @@ from models.backbone import RepeatedPixelKernel
 from models.magnitude import EPSILON, MagnitudeConv2d
 from models.uniform_motion import UniformMotionConv2d
 
-EXACT = ["UM", "Mag"]
+# Group elements, near and far, for batches of two, under which whole nets are exact; of scale see tests/test_scale.py.
+ELEMENTS = {
+    "UM": ([[1.0, -1.0], [0.5, 2.0]], [[100.0, -100.0], [1e-3, 0.0]]),
+    "Mag": ([0.5, 1.8], [1e-3, 1e3]),
+    "Rot": ([90.0, 270.0], [180.0, 360.0]),
+}
+EXACT = list(ELEMENTS)
+LAYERWISE = ["UM", "Mag"]  # patch by patch as the paper writes it
 
 
-def make(architecture, symmetry, input_length=5, kernel_size=3, width=0.125, dtype=torch.float64, seed=0):
-    """A small net with large random biases, so that no symmetry holds by an accident of the initialisation."""
+def make(architecture, symmetry, input_length=5, kernel_size=3, width=0.125, dtype=torch.float64, seed=0, **options):
+    """A small net whose biases and running statistics are large and random: no symmetry holds by their accident."""
     torch.manual_seed(seed)
-    model = build_model(architecture, symmetry, input_length, kernel_size, width).to(dtype)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            nn.init.normal_(parameter)
+    model = build_model(architecture, symmetry, input_length, kernel_size, width, **options).to(dtype)
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("bias", "running_mean")):
+            nn.init.normal_(tensor)
+        if name.endswith("running_var"):
+            nn.init.uniform_(tensor, 0.5, 2)
     return model.eval()
 
 
 def error(model, symmetry, g, x):
-    """max |f(g x) - g f(x)| / max |g f(x)|."""
+    """max |f(g x) - g f(x)| / max |g f(x)|, group element by group element."""
+    g = torch.tensor(g, dtype=x.dtype)
     with torch.no_grad():
         expected = symmetry.act(g, model(x)[:, None])[:, 0]
-        return ((model(symmetry.act(g, x)) - expected).abs().max() / expected.abs().max()).item()
+        difference = (model(symmetry.act(g, x)) - expected).flatten(1).abs().amax(1)
+        return (difference / expected.flatten(1).abs().amax(1)).max().item()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("symmetry", EXACT)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     size=st.sampled_from([(16, 16), (32, 48), (64, 16)]),
     input_length=st.sampled_from([1, 2, 5]),
     kernel_size=st.sampled_from([3, 5]),
+    far=st.booleans(),
+    training=st.booleans(),
 )
-def test_nets_are_equivariant(architecture, symmetry, seed, size, input_length, kernel_size):
-    model = make(architecture, symmetry, input_length, kernel_size, seed=seed)
-    x = torch.randn(3, input_length, 2, *size, dtype=torch.float64)
-    g = SYMMETRIES[symmetry].sample(3).double()
-    assert error(model, SYMMETRIES[symmetry], g, x) < 1e-10
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("symmetry", "g"), [("Mag", [1e-3, 1e3]), ("UM", [[100.0, -100.0], [1e-3, 0.0]])])
-def test_far_from_the_original(architecture, symmetry, g):
-    x = torch.randn(2, 5, 2, 32, 32, dtype=torch.float64)
-    assert error(make(architecture, symmetry), SYMMETRIES[symmetry], torch.tensor(g).double(), x) < 1e-10
+def test_nets_are_equivariant(architecture, symmetry, seed, size, input_length, kernel_size, far, training):
+    model = make(architecture, symmetry, input_length, kernel_size, seed=seed, width=0.0625).train(training)
+    x = torch.randn(2, input_length, 2, *size, dtype=torch.float64)
+    assert error(model, SYMMETRIES[symmetry], ELEMENTS[symmetry][far], x) < 1e-10
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("symmetry", EXACT)
 def test_plain_nets_are_not(architecture, symmetry):
     x = torch.randn(2, 5, 2, 32, 32, dtype=torch.float64)
-    g = {"UM": torch.tensor([[1.0, -1.0], [0.5, 2.0]]), "Mag": torch.tensor([0.5, 1.8])}[symmetry]
-    assert error(make(architecture, "None"), SYMMETRIES[symmetry], g, x) > 0.01
+    assert error(make(architecture, "None"), SYMMETRIES[symmetry], ELEMENTS[symmetry][0], x) > 0.01
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("symmetry", "far"), [("Mag", True), ("Rot", False)])
+def test_single_precision(architecture, symmetry, far):
+    model, x = make(architecture, symmetry, dtype=torch.float32), torch.randn(2, 5, 2, 32, 32)
+    assert error(model, SYMMETRIES[symmetry], ELEMENTS[symmetry][far], x) < 1e-4
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -75,9 +86,6 @@ def test_low_precision(architecture, bfloat16, tolerance):
         forecast = model(x)
         moved = model(SYMMETRIES["UM"].act(far, x)) - far[:, :, None, None]
     assert (moved - forecast).abs().max() < tolerance * forecast.abs().max()
-    if not bfloat16:
-        weak = torch.tensor([1e-3, 1e3])
-        assert error(make(architecture, "Mag", 10, width=0.25, dtype=torch.float32), SYMMETRIES["Mag"], weak, x) < 1e-4
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -96,8 +104,8 @@ def test_land_and_still_water(architecture, symmetry):
     assert x.grad.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     if symmetry in EXACT:
-        g = SYMMETRIES[symmetry].sample(3).double()
-        assert error(model, SYMMETRIES[symmetry], g, x.detach()) < 1e-10
+        for pair in (x[:2], x[1:] + 0.1):  # of nothing at all there is no relative error
+            assert error(model, SYMMETRIES[symmetry], ELEMENTS[symmetry][0], pair.detach()) < 1e-10
 
 
 @pytest.mark.parametrize("strength", [1e-8, 1e-20, 1e-30, 1e-38, 1e-44])
@@ -153,7 +161,7 @@ def test_every_parameter_learns(architecture, symmetry):
         assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().max() > 0] == []
 
 
-@pytest.mark.parametrize("symmetry", EXACT)
+@pytest.mark.parametrize("symmetry", LAYERWISE)
 def test_derivatives(symmetry):
     """Automatic differentiation through a layer agrees with finite differences, float64."""
     torch.manual_seed(0)
@@ -162,15 +170,21 @@ def test_derivatives(symmetry):
     assert torch.autograd.gradcheck(layer, x)
 
 
-# Parameters of the release at full width: 12.57 M and 6.24 M (the Mag U-Net has one convolution more).
+# Millions of parameters at full width, and the release's: it has one convolution less in the Mag U-Net, 2.8 M that are
+# never used in the rotation ResNet, other upsampling in the rotation, other upsampling and lifting in the scale nets.
 @pytest.mark.parametrize(
-    ("architecture", "symmetry", "millions"),
-    [("ResNet", s, 12.57) for s in ("None", *EXACT)]
-    + [("Unet", "None", 6.24), ("Unet", "UM", 6.24), ("Unet", "Mag", 6.28)],
+    ("architecture", "symmetry", "ours", "released"),
+    [("ResNet", symmetry, 12.57, 12.57) for symmetry in ("None", "UM", "Mag")]
+    + [("Unet", "None", 6.24, 6.24), ("Unet", "UM", 6.24, 6.24), ("Unet", "Mag", 6.28, 6.24)]
+    + [("ResNet", "Rot", 11.81, 14.61 - 2.8), ("Unet", "Rot", 7.37, 7.12)]
+    + [("ResNet", "Scale", 4.08, 4.14), ("Unet", "Scale", 4.15, 4.70)],
 )
-def test_full_width(architecture, symmetry, millions):
-    model = build_model(architecture, symmetry, 24)
-    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+def test_full_width(architecture, symmetry, ours, released):
+    with torch.device("meta"):
+        model = build_model(architecture, symmetry, 24)
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert millions == pytest.approx(ours, abs=0.01)
+    assert millions == pytest.approx(released, rel=0.12)
 
 
 @settings(max_examples=20, deadline=None)
@@ -214,7 +228,7 @@ def papers_layer(symmetry, conv, x, pads=None, activation=True, restore=True, re
     return y.unflatten(-1, (rows, columns))
 
 
-@pytest.mark.parametrize("symmetry", EXACT)
+@pytest.mark.parametrize("symmetry", LAYERWISE)
 @pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (5, 1)])
 def test_convolutions_are_the_papers(symmetry, kernel_size, stride):
     torch.manual_seed(0)
@@ -223,7 +237,7 @@ def test_convolutions_are_the_papers(symmetry, kernel_size, stride):
     torch.testing.assert_close(layer(x), papers_layer(symmetry, layer.conv, x))
 
 
-@pytest.mark.parametrize("symmetry", EXACT)
+@pytest.mark.parametrize("symmetry", LAYERWISE)
 @pytest.mark.parametrize("channels", [3, 4])
 def test_residual_blocks_are_the_papers(symmetry, channels):
     """The second layer of uniform motion does not add the mean: it is there once, in the skip."""
@@ -237,7 +251,7 @@ def test_residual_blocks_are_the_papers(symmetry, channels):
     torch.testing.assert_close(block(x), second + skip)
 
 
-@pytest.mark.parametrize("symmetry", EXACT)
+@pytest.mark.parametrize("symmetry", LAYERWISE)
 def test_upsampling_reads_repeated_pixels(symmetry):
     torch.manual_seed(0)
     layer = SYMMETRIES[symmetry].upsampling(3, 4).double()
@@ -246,7 +260,7 @@ def test_upsampling_reads_repeated_pixels(symmetry):
     torch.testing.assert_close(layer(x), papers_layer(symmetry, layer.conv, repeated, pads=(1, 2, 1, 2)))
 
 
-@pytest.mark.parametrize("symmetry", EXACT)
+@pytest.mark.parametrize("symmetry", LAYERWISE)
 def test_output_is_the_papers(symmetry):
     """One vector, without ReLU."""
     torch.manual_seed(0)
@@ -298,15 +312,19 @@ def test_paper_distributions():
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
-def test_state_dict_round_trip(symmetry):
-    one, other = make("Unet", symmetry, seed=0), make("Unet", symmetry, seed=1)
+@pytest.mark.parametrize("training", [True, False])
+def test_state_dict_round_trip(symmetry, training):
+    one, other = make("Unet", symmetry, seed=0).train(training), make("Unet", symmetry, seed=1)
     x = torch.randn(1, 5, 2, 16, 32, dtype=torch.float64)
-    assert not torch.equal(one(x), other(x))
-    other.load_state_dict(one.state_dict())
+    state = one.state_dict()
+    learnt = {name for name, _ in one.named_parameters()}
+    assert all(name in learnt or "running" in name or "batches" in name for name in state)  # nothing derived
+    assert not torch.equal(one.eval()(x), other(x))
+    other.load_state_dict(state)
     assert torch.equal(one(x), other(x))
 
 
-@pytest.mark.parametrize("symmetry", [*EXACT, "Rot", "Scale"])
+@pytest.mark.parametrize("symmetry", [*EXACT, "Scale"])
 def test_kernels_are_derived_once_per_roll_out(symmetry):
     model = make("ResNet", symmetry)
     derived = []

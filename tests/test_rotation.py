@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from evaluation import rotation
-from evaluation.rotation import disc, rotation_error, turn_by_splines, untrained, vortices
+from evaluation.rotation import disc, turn_by_splines, vortices
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.rotation import Group, Rotation, SteerableConv2d, harmonics, kernel_basis
 from utils import exit_code, roll_out
@@ -206,15 +206,6 @@ def test_one_kernel_does_what_two_steps_do(resampling, kernel_size):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
-def test_nets_turn(architecture, size):
-    model = make(architecture)
-    x = torch.randn(1, 3, 2, *size, dtype=torch.float64)
-    for angle in (90, 180, 270):
-        assert error(model, angle, x) < 1e-10
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("rotation_order", "reflections"), GROUPS)
 @settings(max_examples=4, deadline=None)
 @given(
@@ -238,25 +229,12 @@ def test_every_group(architecture, rotation_order, reflections, seed, size, batc
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_plain_nets_do_not_turn(architecture):
-    x = torch.randn(2, 3, 2, 32, 32, dtype=torch.float64)
-    for angle in (90, 180, 270):
-        assert error(make(architecture, "None"), angle, x) > 0.1
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_without_reflections_mirrored_flows_are_others(architecture):
     x = torch.randn(2, 3, 2, 32, 32, dtype=torch.float64)
     mirror = torch.tensor([1.0, -1.0]).double()[:, None, None]
     model = make(architecture)
     with torch.no_grad():
         assert (model(mirror * x.flip(-2)) - mirror * model(x).flip(-2)).norm() > 0.01 * model(x).norm()
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_single_precision(architecture):
-    model = make(architecture, width=0.25).float()
-    assert error(model, 90, torch.randn(2, 3, 2, 64, 64)) < 1e-5
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -270,17 +248,20 @@ def test_roll_outs_turn(architecture):
         torch.testing.assert_close(roll_out(model, turned, 10, moved), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_forty_five_degrees(architecture):
-    """Approximate on the grid: at least 5 times better than the plain net and C_4, which do not know this angle."""
+@pytest.mark.parametrize(("rotation_order", "knows"), [(8, True), (4, False)])
+def test_forty_five_degrees(rotation_order, knows):
+    """Every kernel from vectors to vectors: those of C_8 commute with an eighth turn of a smooth flow, of C_4 not.
 
-    eighth, quarter, plain = (
-        rotation_error(untrained(architecture, symmetry, 3, 0.125, **options), 45)
-        for symmetry, options in (("Rot", {}), ("Rot", {"rotation_order": 4}), ("None", {}))
-    )
-    assert eighth < 0.2
-    assert plain > 5 * eighth
-    assert quarter > 3 * eighth
+    The largest error: .13, 2.0.
+    """
+    basis = kernel_basis(rotation_order, False, 3, "vector", "vector").double()
+    still, turned = (vortices(1, 48, angle, seed=0) for angle in (0, 45))
+    worst = 0.0
+    for kernel in basis:
+        response, expected = (nn.functional.conv2d(x[:, 0], kernel, padding=1) for x in (turned, still))
+        expected = turn_by_splines(expected, 45)
+        worst = max(worst, ((response - expected)[..., disc(48)].norm() / expected[..., disc(48)].norm()).item())
+    assert (worst < 0.2) == knows
 
 
 @pytest.mark.parametrize("angle", [30, 90, 225])
@@ -327,23 +308,6 @@ def test_compiled_and_cached_kernels_have_the_same_gradients(architecture):
         for net in (model, compiled):
             for one, other in zip(gradients(net, roll_out(net, x, 2)), expected, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize("mode", [True, False])
-def test_state_dict_in_every_mode(mode):
-    one, other = make("Unet", seed=0).train(mode), make("Unet", seed=1)
-    x = torch.randn(1, 3, 2, 16, 32, dtype=torch.float64)
-    state = one.state_dict()
-    assert not [name for name in state if "basis" in name]  # what is derived is not saved
-    other.load_state_dict(state)
-    assert torch.equal(other.eval()(x), one.eval()(x))
-
-
-@pytest.mark.parametrize(("architecture", "millions"), [("ResNet", 11.81), ("Unet", 7.37)])
-def test_full_width(architecture, millions):
-    """The release: 14.61 M, of which 2.8 M are never used, and 7.12 M."""
-    model = build_model(architecture, "Rot", 24)
-    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
 @pytest.mark.parametrize("rotation_order", [0, 6, -8])
