@@ -1,5 +1,5 @@
 """Raw files -> frames (``Source``) -> ``data/<name>/`` -> windows.
 
-``arrays`` reads tensors and arrays; ``ocean`` reads currents, with ``currents`` and ``netcdf``. ``splits`` cuts a
-record into windows; ``store`` writes ``data/<name>/`` and reads what describes it; ``windows`` reads batches from it.
+``arrays`` reads tensors and arrays; ``ocean`` reads currents, with ``currents``, ``netcdf`` and ``classic``. ``splits``
+cuts a record into windows; ``store`` writes ``data/<name>/`` and reads what describes it; ``windows`` reads batches.
 """

@@ -146,10 +146,10 @@ def choose_variables(dataset, names=None):
     """Names of the eastward and the northward current: the user's, else by standard name, else by known names."""
     variables = {name: v for name, v in dataset.variables.items() if v.ndim}
     listing = list_variables(dataset)
-    standard = {name: text(v, "standard_name").lower() for name, v in variables.items()}
+    standard = {name: text(v, "standard_name").lower() for name, v in variables.items() if is_current(v)}
     by_standard_name = [
         (u, v)
-        for u, v in itertools.permutations(variables, 2)
+        for u, v in itertools.permutations(standard, 2)
         if EASTWARD.fullmatch(standard[u]) and standard[v] == standard[u].replace("eastward", "northward")
     ]
     by_name = [pair for pair in known_pairs(variables) if set(pair) <= set(variables)]
@@ -209,7 +209,7 @@ def refuse_without_pair(variables, listing):
             raise InputError(f"{variable.name} without its other component; both must be in one file")
         if why_not(variable) and any(map(MOTION.search, labels_of(variable))):
             raise InputError(why_not(variable))
-    raise InputError(f"no eastward and northward current; --u_var and --v_var name them among {listing}")
+    raise InputError(f"no eastward and northward current by its names; choose --u_var and --v_var from {listing}")
 
 
 def component(variable, axes, parts, points):

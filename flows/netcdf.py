@@ -89,7 +89,8 @@ def locate(dataset, variable):
             )
     if unknown:
         raise InputError(
-            f"{unknown[0]} and no coordinate variable of its own that makes it time or depth; choose one entry first"
+            f"{unknown[0]} and no coordinate variable of its own that makes it time or depth; give it one, such as "
+            "times in 'days since 2000-01-01', or choose one entry"
         )
     return axes
 

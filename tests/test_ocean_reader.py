@@ -11,6 +11,7 @@ from test_data_prep import digest, prepare, read_meta, read_windows, refused, vo
 
 from flows.classic import refuse_damaged_classic
 from flows.currents import read_stored, speed_unit
+from flows.netcdf import fill_values
 from flows.ocean import ocean_source, open_record, unbroken
 from utils import InputError
 
@@ -845,7 +846,7 @@ def test_bad_file_among_good_ones_leaves_the_old_data(tmp_path, capsys):
     assert digest(tmp_path / "data" / "ocean") == before
 
 
-@pytest.mark.parametrize("format", ["NETCDF3_CLASSIC", "NETCDF4"])
+@pytest.mark.parametrize("format", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_DATA", "NETCDF4"])
 def test_no_damage_ends_in_a_traceback(format, tmp_path):
     """Random bytes and random ends: the right field, or an InputError."""
     whole = write(tmp_path / "a.nc", vortices(8, 8), format=format, dtype="f4").read_bytes()
@@ -869,6 +870,13 @@ def test_spellings_of_units(metre, time):
 def test_other_units(units):
     with pytest.raises(InputError, match="wanted m/s or cm/s"):
         speed_unit(Labelled(units=units))
+
+
+def test_fill_of_integers_meant_to_be_unsigned():
+    """Stated as stored or as meant, it is what is stored; without one of its own NetCDF's default is missing, too."""
+    variable = Labelled(missing_value=np.array([65535, -2]), _Unsigned="true")
+    variable.dtype = np.dtype("i2")
+    assert fill_values(variable).tolist() == [-1, -2, -32767]
 
 
 class Labelled:
