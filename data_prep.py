@@ -218,7 +218,9 @@ def parse_args(argv):
 
     for command in (rbc, ocean):
         command.add_argument("--data_dir", default="data", help="where to put the result (default %(default)s)")
-        command.add_argument("--tile", type=whole(1), help="side of a tile (default 64, or all rows of a simulation)")
+        command.add_argument(
+            "--tile", type=whole(1), help="side of a tile (default 64, or all rows of a simulation that has fewer)"
+        )
         command.add_argument("--history", type=whole(1), default=30, help="frames to read (default %(default)s)")
         command.add_argument("--horizon", type=whole(1), default=20, help="frames to predict (default %(default)s)")
         command.add_argument(
