@@ -2,6 +2,8 @@
 
     python data_prep.py rbc --raw rbc_data.pt
     python data_prep.py rbc --simulate small       convection made here instead of downloaded, in half a minute
+    python data_prep.py rbc --simulate small --fields vector scalar    its temperature, too
+    python data_prep.py array --raw mine.npy --name mine               your own (T, C, H, W); then --dataset=mine
     python data_prep.py ocean --train atlantic.nc indian.nc north_pacific.nc --test south_pacific_test.nc
     python data_prep.py ocean --train currents/*.nc --tile 32 --max_land 0.2
     python data_prep.py ocean --train currents/*.nc --train_box -44 -23 25 46 --test_box -180 -159 -59 -40
@@ -11,9 +13,9 @@
 Writes, all or nothing, into <data_dir>/<dataset>/:
 
     meta.json          source, splits, standardisation, orientation (for flows.windows)
-    <split>.npy        train, valid, test, domain: float32 (tiles, time, 2, h, w), standardised, 0 on land,
+    <split>.npy        train, valid, test, domain: float32 (tiles, time, C, h, w), standardised, 0 on land,
                        row 0 south, u before v
-    <split>_mask.npy   bool (tiles, h, w), True on water; only where there is land
+    <split>_mask.npy   bool (tiles, h, w), False on land; only where there is land
     test_<name>.npz    one group element per test window, for the transformed test sets
 
 A window is history + horizon consecutive frames. Windows are never files: they are numbered by first frame, then by
@@ -36,7 +38,8 @@ from flows.arrays import array_source, load_array
 from flows.netcdf import turn
 from flows.ocean import ocean_source, open_record
 from flows.store import new_folder, write_dataset
-from simulation.rayleigh_benard import PRESETS, simulate
+from models.fields import SIZES
+from simulation.rayleigh_benard import PRESETS, simulate, temperature_file
 from utils import InputError, choose_device, exit_code
 
 RBC_FILE = "rbc_data.pt"
@@ -64,10 +67,23 @@ def prepare_rbc(args):
     target = Path(args.data_dir, "rbc")
     raw, notes = simulated(args) if args.simulate else (args.raw, [])
     with new_folder(target) as folder:
-        source = array_source(load_array(raw), raw, args.stride, args.tile)
+        arrays = [load_array(raw)]
+        if args.simulate:
+            by_kind = {"vector": arrays[0], "scalar": load_array(temperature_file(raw))[:, None]}
+            arrays = [by_kind[kind] for kind in args.fields]
+        source = array_source(arrays, raw, args.stride, args.tile, args.fields)
         source.notes += notes
-        source.units = "free-fall velocities" if args.simulate else None
+        source.units = "free-fall units" if args.simulate else None
         lines = write_dataset(folder, "rbc", source, args, centre=True)
+    report(lines, target)
+
+
+def prepare_array(args):
+    """The command ``array``."""
+    target = Path(args.data_dir, args.name)
+    with new_folder(target) as folder:
+        source = array_source([load_array(args.raw)], args.raw, args.stride, args.tile, args.fields)
+        lines = write_dataset(folder, args.name, source, args)
     report(lines, target)
 
 
@@ -163,6 +179,13 @@ def whole(least):
     return parse
 
 
+def name(word):
+    """An argparse type: the name of a folder."""
+    if re.fullmatch(r"\w[\w.-]*", word):
+        return word
+    raise argparse.ArgumentTypeError(f"{word!r} is not a name of letters, digits, '_', '-' and '.'")
+
+
 def fraction(word):
     """An argparse type: 0 <= number < 1."""
     with contextlib.suppress(ValueError):
@@ -188,12 +211,26 @@ def parse_args(argv):
     origin.add_argument("--raw", metavar="FILE", help=".pt tensor or .npy array (T, 2, H, W)")
     origin.add_argument("--simulate", choices=SIMULATIONS, help="make the flow here")
     rbc.add_argument("--stride", type=whole(1), help="keep every n-th point (default: 4 of a file, 1 of a simulation)")
-    for name, (kind, text) in CHANGES.items():
-        rbc.add_argument(f"--{name}", type=kind, help=f"{text} (with --simulate; default: the preset's)")
+    for change, (kind, text) in CHANGES.items():
+        rbc.add_argument(f"--{change}", type=kind, help=f"{text} (with --simulate; default: the preset's)")
     rbc.add_argument(
         "--device", default="", help="where to simulate: cpu, cuda or cuda:N (default: cuda if there is one)"
     )
     rbc.set_defaults(prepare=prepare_rbc, splits=[6000, 2000, 2000])
+
+    array = commands.add_parser("array", help="any regular array")
+    array.add_argument("--raw", metavar="FILE", required=True, help=".pt tensor or .npy array (T, C, H, W)")
+    array.add_argument("--name", type=name, required=True, help="of the data set, for run_model.py --dataset")
+    array.add_argument("--stride", type=whole(1), default=1, help="keep every n-th point (default %(default)s)")
+    array.set_defaults(prepare=prepare_array, splits=[6000, 2000, 2000])
+    for command in (rbc, array):
+        command.add_argument(
+            "--fields",
+            nargs="+",
+            choices=SIZES,
+            default=["vector"],
+            help="what the C components are, in their order: a vector has two, u and v (default: vector)",
+        )
 
     ocean = commands.add_parser("ocean", help="surface currents from NetCDF files")
     ocean.add_argument("--train", nargs="+", metavar="FILE", help="NetCDF files of train, valid and test, any order")
@@ -216,7 +253,7 @@ def parse_args(argv):
     ocean.add_argument("--print_download", action="store_true", help="print how to get the files, and stop")
     ocean.set_defaults(prepare=prepare_ocean, splits=[8000, 2000, 2000])
 
-    for command in (rbc, ocean):
+    for command in (rbc, array, ocean):
         command.add_argument("--data_dir", default="data", help="where to put the result (default %(default)s)")
         command.add_argument(
             "--tile", type=whole(1), help="side of a tile (default 64, or all rows of a simulation that has fewer)"
@@ -261,6 +298,8 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     if args.command:
         resolve(args, rbc)
+    if args.command == "rbc" and args.simulate and len(set(args.fields)) < len(args.fields):
+        rbc.error("--fields of a simulation are vector, its velocity, and scalar, its temperature, each at most once")
     if args.command and args.scale_factors == "release" and args.tile < 32:
         parser.error(f"--scale_factors release shrinks to a half: --tile must be at least 32, got {args.tile}")
     if args.command == "ocean" and not (args.train or args.print_download):
@@ -289,7 +328,7 @@ def resolve(args, rbc):
 
 def is_the_releases(args):
     """Whether the raw files have the names of the release's."""
-    if args.command == "rbc":
+    if args.command != "ocean":
         return args.raw is not None and Path(args.raw).name == RBC_FILE
     return {Path(file).name for file in (args.train or []) + (args.test or [])} <= {*OCEAN_TRAIN, *OCEAN_TEST}
 

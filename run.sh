@@ -84,8 +84,8 @@ if [ "$mode" != full ]; then
     elif [ "$mode" = quick ]; then
         small RBC 4 5 2 2
     elif [ "$mode" = ablation ]; then
-        for option in --scale_interaction=1 --projection=one --projection=max --lifting=space --lifting=release \
-            --readout=increment --readout=drift --readout=frame "--num_scales=1 --scale_interaction=1"; do
+        for option in --scale_interaction=1 --variant=one --variant=largest --variant=space --variant=release \
+            --variant=increment --variant=drift --variant=next-frame "--num_scales=1 --scale_interaction=1"; do
             run --dataset=RBC --architecture=Unet --symmetry=Scale $option --width=0.125 --num_epoch=6 $settings
         done
         for symmetry in None Scale; do # trained on longer roll-outs

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import platform
 import subprocess
@@ -26,9 +27,10 @@ from pathlib import Path
 import torch
 
 from evaluation import equivariance_error
+from evaluation.ablation import VARIANTS, variant_of
 from flows.store import load_meta, read_table
 from flows.windows import Windows
-from models import ARCHITECTURES, SYMMETRIES, build_model, match
+from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
 from utils import (
     DATASETS,
     IDENTITY,
@@ -40,12 +42,14 @@ from utils import (
     bfloat16_is_slow,
     choose_device,
     connect,
+    data_folder,
     exit_code,
     forecast,
     keep_memory,
     load_checkpoint,
     locked,
     mean_over_windows,
+    net_of,
     peak_memory,
     persistence,
     processes,
@@ -69,8 +73,8 @@ def parse_args(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--dataset", default="RBC", help="RBC or Ocean: the folder under --data_dir (default RBC)")
-    add("--architecture", default="ResNet", help="ResNet or Unet (default ResNet)")
+    add("--dataset", default="RBC", help="RBC, Ocean or a name of your own: the folder under --data_dir (default RBC)")
+    add("--architecture", default="ResNet", help=f"{', '.join(ARCHITECTURES)} (default ResNet)")
     add("--symmetry", default="UM", help=f"{', '.join(SYMMETRIES)} (default UM; None is the plain net)")
     add("--kernel_size", type=int, default=3, help="odd side of the kernels (default 3)")
     add("--input_length", type=int, default=24, help="past frames the model reads (default 24)")
@@ -91,14 +95,17 @@ def parse_args(argv=None):
         "test stay as near as they were, whatever the seed and the model (default 1, all)",
     )
     add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
+    add("--frame", default="", help=f"symmetries to take out before the net and put back after: {', '.join(FRAMES)}")
     add("--augment", default="", help="train on random transforms: UM, Mag or Rot, several as UM,Mag, or all")
-    add("--rotation_order", type=int, default=8, help="Rot: turns by 360 / N degrees, N a multiple of 4 (default 8)")
-    add("--reflections", action="store_true", help="Rot: keep reflections too, at twice the cost")
-    add("--num_scales", type=int, default=5, help="Scale: levels, each sqrt(2) times the one before (default 5)")
-    add("--scale_interaction", type=int, default=3, help="Scale: levels that a convolution sees, odd (default 3)")
-    add("--readout", default="rate", help="Scale: rate, increment, drift or frame, see models/scale.py (default rate)")
-    add("--projection", default="mean", help="Scale: over levels, mean, max or one (default mean)")
-    add("--lifting", default="space-time", help="Scale: space-time, space or release (default space-time)")
+    for symmetry in SYMMETRIES.values():
+        for field in dataclasses.fields(symmetry):
+            if words := field.metadata.get("words"):
+                kind = (
+                    {"action": "store_true"} if field.type is bool else {"type": field.type, "default": field.default}
+                )
+                default = "" if field.type is bool else f" (default {field.default})"
+                add(f"--{field.name}", **kind, help=f"{symmetry.name}: {words}{default}")
+    add("--variant", default="", help=f"change one part of the net, for ablations: {', '.join(VARIANTS)}")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--checkpoint", action="store_true", help="save memory: compute roll-out steps again in the backward pass")
@@ -121,7 +128,7 @@ def take_net_from_run(parser, argv, folder):
         if not (folder / name).is_file():
             raise InputError(f"no run to evaluate in {folder}: it has no {name}")
     config = read_config(folder)
-    net = {name: config[name] for name in (*NET, *SYMMETRIES[config["symmetry"]].options)}
+    net = {name: config[name] for name in (*NET, *SYMMETRIES[config["symmetry"]].options())}
     parser.set_defaults(**net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
     args = check_args(parser.parse_args(argv))
     for name, value in net.items():
@@ -135,16 +142,18 @@ def take_net_from_run(parser, argv, folder):
 def check_args(args):
     """Bring names to their canonical spelling and refuse values that cannot be meant."""
     try:
-        args.dataset = match(args.dataset, DATASETS, "dataset")
+        args.dataset = next((name for name in DATASETS if name.lower() == args.dataset.lower()), args.dataset)
         args.architecture = match(args.architecture, ARCHITECTURES, "architecture")
         args.symmetry = match(args.symmetry, SYMMETRIES, "symmetry")
         symmetry = SYMMETRIES[args.symmetry]
-        type(symmetry)(**{name: getattr(args, name) for name in symmetry.options})  # refuses what it cannot build
+        # refuses what it cannot build
+        dataclasses.replace(symmetry, **{name: getattr(args, name) for name in symmetry.options()})
+        variant_of(args.symmetry, args.variant)
+        args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
         transforms = [name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape]
-        wanted = transforms if args.augment.lower() == "all" else [name for name in args.augment.split(",") if name]
-        if "scale" in args.augment.lower().split(","):
+        if "scale" in str(args.augment).lower().split(","):
             raise ValueError("--augment Scale: samples of a batch would differ in size; choose others, or all others")
-        args.augment = [match(name, transforms, "symmetry") for name in wanted]
+        args.augment = transforms if args.augment == "all" else names_of(args.augment, transforms, "symmetry")
     except ValueError as error:
         raise InputError(error) from None
     for name in ("input_length", "output_length", "batch_size", "num_epoch", "learning_rate", "decay_rate", "width"):
@@ -161,6 +170,12 @@ def check_args(args):
     return args
 
 
+def names_of(words, names, what):
+    """The ``names`` in a list of words, or in a text that separates them by commas; ValueError if one is unknown."""
+    words = [word for word in words.split(",") if word] if isinstance(words, str) else words
+    return [match(word, names, what) for word in words]
+
+
 def run_name(args):
     """The folder of a run: the settings in the release's order, then what differs from its defaults."""
     name = (
@@ -170,9 +185,13 @@ def run_name(args):
     )
     if args.width != 1:
         name += f"_width{args.width:g}"
-    for option, default in SYMMETRIES[args.symmetry].options.items():
+    for option, default in SYMMETRIES[args.symmetry].options().items():
         if getattr(args, option) != default:
             name += f"_{option}{getattr(args, option)}"
+    if args.frame:
+        name += "_frame" + "+".join(args.frame)
+    if args.variant:
+        name += f"_{args.variant}"
     if args.augment:
         name += "_augment" + "+".join(args.augment)
     if args.train_fraction != 1:
@@ -216,7 +235,7 @@ def check_training(args, windows):
 
 
 # What makes the net, beside the options of its symmetry.
-NET = ("architecture", "symmetry", "kernel_size", "input_length", "width")
+NET = ("architecture", "symmetry", "kernel_size", "input_length", "width", "frame", "variant")
 
 
 def find_run(args, meta):
@@ -244,7 +263,7 @@ def find_run(args, meta):
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None
     old = read_config(folder)
-    for name in (*IDENTITY, *SYMMETRIES[args.symmetry].options):
+    for name in (*IDENTITY, *SYMMETRIES[args.symmetry].options()):
         if old[name] != config[name]:
             what = f"other data ({old[name]}, now {config[name]})" if name == "data" else f"{name} {old[name]}"
             raise InputError(f"{folder} holds a run with {what}; use another --results, or --no_resume to replace it")
@@ -273,8 +292,8 @@ def test_sets(args, meta, windows):
     tests = {name: TestSet(windows[name]) for name in ("test", "domain") if name in windows}
     for name, file in meta["tables"]["test"].items():
         if name in SYMMETRIES:
-            elements = read_table(args.data_dir / args.dataset.lower() / file, len(windows["test"]))
-            tests[name] = TestSet(windows["test"], SYMMETRIES[name], elements)
+            elements = read_table(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
+            tests[name] = TestSet(windows["test"], SYMMETRIES[name].on(meta["fields"]), elements)
     for name, tests_of_name in tests.items():
         if next(tests_of_name.groups(args.input_length, TEST_STEPS), None) is None:
             raise InputError(
@@ -319,7 +338,7 @@ def equivariance(model, tests, args):
         return None
 
     def errors(index):
-        size = max(1, int(args.batch_size / symmetry.growth(elements[index[:1]])))
+        size = max(1, int(args.batch_size / symmetry.enlargement(elements[index[:1]])))
 
         def in_pieces(frames, mask):
             pieces = [slice(i, i + size) for i in range(0, len(frames), size)]
@@ -353,7 +372,7 @@ def report(metrics):
     # The release's other domain is another ocean or, for convection, the test set of the model's own symmetry: then the
     # line says which.
     domain, where = scores.get("domain"), "Domain"
-    if metrics["dataset"] != "Ocean":
+    if domain is None and metrics["dataset"] != "Ocean":
         own = metrics["symmetry"] if metrics["symmetry"] in scores else "test"
         domain, where = scores[own], f"Domain ({own})"
     cells = [f"Model: {metrics['architecture']}", f"Symmetry: {metrics['symmetry']}"]
@@ -363,16 +382,13 @@ def report(metrics):
     print(" | ".join(cells))
 
 
-def make_model(args):
-    """The net of ``args`` on its device, its weights drawn from the seed.
+def make_model(args, fields):
+    """The net of ``args`` for data of these fields, on its device, its weights drawn from the seed.
 
     Raises:
         InputError: the device has no room for it.
     """
-    options = {name: getattr(args, name) for name in SYMMETRIES[args.symmetry].options}
-    net = partial(
-        build_model, args.architecture, args.symmetry, args.input_length, args.kernel_size, args.width, **options
-    )
+    net = partial(net_of, vars(args), fields)
     try:
         with torch.device("meta"):  # shapes without numbers
             parameters = sum(parameter.numel() for parameter in net().parameters())
@@ -391,12 +407,12 @@ def make_model(args):
 
 def evaluate(args):
     """Score the best weights of the run ``args.evaluate`` on prepared data, and leave the run as it is."""
-    data = args.data_dir / args.dataset.lower()
+    data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
     check_data(args, meta)
     windows = {name: Windows(data, meta, name, args.device) for name in ("test", "domain") if name in meta["splits"]}
     tests = test_sets(args, meta, windows)
-    model = make_model(args)
+    model = make_model(args, meta["fields"])
     model.load_state_dict(load_checkpoint(args.evaluate / "best.pt", args.device)["model"])
     metrics = {
         "run": args.evaluate.resolve().name,
@@ -418,7 +434,7 @@ def main(argv=None):
         keep_memory()
     if args.evaluate is not None:
         return evaluate(args)
-    data = args.data_dir / args.dataset.lower()
+    data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
     check_data(args, meta)
     folder, config, metrics = find_run(args, meta)
@@ -430,7 +446,7 @@ def main(argv=None):
     windows["train"].keep_last(args.train_fraction)
     check_training(args, windows["train"])
     tests = test_sets(args, meta, windows)
-    model = make_model(args)
+    model = make_model(args, meta["fields"])
     if args.compile and args.device.type == "cuda":
         torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
         model.compile()
@@ -442,7 +458,7 @@ def main(argv=None):
     settings = Training(
         **{name: getattr(args, name) for name in Training.__dataclass_fields__ if name not in ("name", "augment")},
         name=short_name(args),
-        augment=tuple(SYMMETRIES[name] for name in args.augment),
+        augment=tuple(SYMMETRIES[name].on(meta["fields"]) for name in args.augment),
     )
     wait_for_all()  # who is late must not find half a folder
     if rank() == 0:

@@ -1,7 +1,7 @@
 """The roll-out, the training loop, checkpoints, processes.
 
 Everything here serves every model alike: a model is a map from
-``(n, time, 2, H, W)`` to the next frame ``(n, 2, H, W)``.
+``(n, time, C, H, W)`` to the next frame ``(n, C, H, W)``.
 """
 
 import contextlib
@@ -31,7 +31,9 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from evaluation import fill_land, log_spectrum, spectrum_error, squared_error
-from models import SYMMETRIES
+from evaluation.ablation import variant_of
+from models import SYMMETRIES, build_model
+from models.fields import energetic
 
 # ---------------------------------------------------------------- the user
 
@@ -201,12 +203,18 @@ def write_json(path, value):
 
 # ---------------------------------------------------------------- what a run leaves
 
-DATASETS = ("RBC", "Ocean")
+DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
 TEST_STEPS = 10  # frames forecast in every test, as in the paper
 # What two runs must share to be the same run; the rest of config.json only describes. "data" is the id of the prepared
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
-IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "augment", "train_fraction", "amp", "data")
+IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "augment", "train_fraction", "amp")
+IDENTITY += ("data",)
+
+
+def data_folder(data_dir, dataset):
+    """Where the prepared data of that name are: the paper's two under their names in small letters."""
+    return data_dir / (dataset.lower() if dataset in DATASETS else dataset)
 
 
 def read_config(folder):
@@ -215,7 +223,7 @@ def read_config(folder):
     symmetry = read_record(path, (*IDENTITY, "num_epoch"))["symmetry"]
     if symmetry not in SYMMETRIES:
         raise InputError(f"{path} has the unknown symmetry {symmetry!r}")
-    return read_record(path, SYMMETRIES[symmetry].options)
+    return read_record(path, SYMMETRIES[symmetry].options())
 
 
 def read_metrics(folder):
@@ -433,17 +441,17 @@ def roll_out(model, frames, steps, mask=None, recompute=False):
     Kernels that a layer derives from its weights (zero-sum, grouped, ...) are computed once and shared by all steps.
 
     Args:
-        model: ``(n, T, 2, H, W)`` -> ``(n, 2, H, W)``.
-        frames: ``(n, T, 2, H, W)``.
+        model: ``(n, T, C, H, W)`` -> ``(n, C, H, W)``.
+        frames: ``(n, T, C, H, W)``.
         steps: number of frames to forecast.
-        mask: ``(n, 1, H, W)``, True on water. Land keeps the value it has in the last frame, so that a moving frame
-            of reference (UM) takes its land along; it may be NaN, which counts as 0.
+        mask: ``(n, 1, H, W)``, True where a point counts. Land keeps the value it has in the last frame, so that a
+            moving frame of reference (UM) takes its land along; it may be NaN, which counts as 0.
         recompute: keep only the frames that each step reads, and compute the features of a step again in the backward
             pass: the memory of one step instead of all, for one more forward pass. The backward pass must then run
             in the same ``parametrize.cached()`` as the roll-out, or it would not find the kernels of the forward pass.
 
     Returns:
-        ``(n, steps, 2, H, W)`` in the dtype of ``frames``.
+        ``(n, steps, C, H, W)`` in the dtype of ``frames``.
     """
     frames = fill_land(frames, mask)
     last = frames[:, -1]
@@ -459,6 +467,18 @@ def roll_out(model, frames, steps, mask=None, recompute=False):
             forecasts.append(forecast)
             frames = torch.cat([frames[:, 1:], forecast[:, None]], 1)
     return torch.stack(forecasts, 1)
+
+
+def net_of(settings, fields):
+    """The net that a run's settings (config.json, or the flags as a dict) describe, for data of these fields.
+
+    Raises:
+        ValueError: settings that describe none.
+    """
+    symmetry = variant_of(settings["symmetry"], settings["variant"])
+    options = {name: settings[name] for name in SYMMETRIES[settings["symmetry"]].options()}
+    sizes = (settings[name] for name in ("input_length", "kernel_size", "width"))
+    return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], **options)
 
 
 def forecast(model, frames, steps, mask=None, amp=False):
@@ -499,7 +519,7 @@ def persistence(frames, steps, mask=None):
 
 
 def transform(symmetry, g, frames, mask, present, past, future):
-    """Apply group elements ``g``, one per sample, to frames ``(n, T, 2, H, W)`` and to their map of water.
+    """Apply group elements ``g``, one per sample, to frames ``(n, T, C, H, W)`` and to their mask.
 
     The result is a window ``past + future`` about the frame ``present``, see ``Symmetry.act_on_window``.
     """
@@ -579,7 +599,7 @@ def score(forecast, tests, past, steps, batch_size, workers=0, spectra=True):
     """Score a forecast on every window of a test set.
 
     Args:
-        forecast: ``(frames, steps, mask)`` -> ``(n, steps, 2, H, W)``, such as ``partial(forecast, model)``.
+        forecast: ``(frames, steps, mask)`` -> ``(n, steps, C, H, W)``, such as ``partial(forecast, model)``.
         tests: :class:`TestSet`.
         past, steps: input frames and forecast frames.
         spectra: also compute the energy spectrum errors.
@@ -591,7 +611,7 @@ def score(forecast, tests, past, steps, batch_size, workers=0, spectra=True):
     """
     rows = {}
     for element, index in tests.groups(past, steps):
-        size = batch_size if element is None else max(1, int(batch_size / tests.symmetry.growth(element)))
+        size = batch_size if element is None else max(1, int(batch_size / tests.symmetry.enlargement(element)))
         row = score_windows(forecast, tests, index, past, steps, size, workers, spectra)
         if element is None:
             return row
@@ -604,7 +624,7 @@ def score_windows(forecast, tests, order, past, steps, batch_size, workers, spec
 
     Every process scores a share of them, or all of them if they are fewer than the processes.
     """
-    symmetry, elements = tests.symmetry, tests.elements
+    symmetry, elements, energy = tests.symmetry, tests.elements, energetic(tests.windows.fields)
     error, predicted, true = MeanSquare(), [], []
     before, after = (past, steps) if symmetry is None else symmetry.source_window(elements[order[:1]], past, steps)
     whole, divided = len(order), len(order) >= processes() > 1
@@ -618,8 +638,8 @@ def score_windows(forecast, tests, order, past, steps, batch_size, workers, spec
             prediction, target = forecast(frames[:, :past], steps, mask), frames[:, past:]
             error.add(prediction, target, mask)
             if spectra:
-                predicted.append(log_spectrum(prediction, mask))
-                true.append(log_spectrum(target, mask))
+                predicted.append(log_spectrum(prediction[:, :, energy], mask))
+                true.append(log_spectrum(target[:, :, energy], mask))
     if divided:
         error.collect()
     scores = {"rmse": error.rmse(), "rmse_per_step": error.per_step().sqrt().tolist()}

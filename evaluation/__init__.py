@@ -1,4 +1,4 @@
-"""Measures of forecasts: pure functions of tensors ``(n, steps, 2, H, W)``, on the device of their input.
+"""Measures of forecasts: pure functions of tensors ``(n, steps, C, H, W)``, on the device of their input.
 
 The other modules are programs over finished runs (report, figures) and over the nets (speed, rotation); nothing that
 trains imports them.

@@ -67,6 +67,7 @@ class Verdict:
 
 def verdicts(groups):
     """One :class:`Verdict` per claim, from the groups of ``evaluation.runs.group_runs``."""
+    groups = [group for group in groups if not group["frame"] and not group["variant"]]
     return [judge(groups) for judge in (keeps_its_error, original, ocean, augmentation, equivariance, upscaling)]
 
 

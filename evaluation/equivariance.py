@@ -14,11 +14,11 @@ def equivariance_error(forecast, symmetry, g, frames, mask=None):
     forecast from its past. (Under a change of scale the two are not the same frames: time is stretched too.)
 
     Args:
-        forecast: f, maps frames ``(n, T, 2, H, W)`` and their mask to forecasts ``(n, steps, 2, H, W)``.
+        forecast: f, maps frames ``(n, T, C, H, W)`` and their mask to forecasts ``(n, steps, C, H, W)``.
         symmetry: has ``act_on_window`` and ``act_on_mask``, as the members of ``models.SYMMETRIES``.
         g: the group elements, one per sample; for scale one factor, at least 1.
-        frames: x, ``(n, T, 2, H, W)``.
-        mask: ``(n, 1, H, W)``, True on water; None where all is water.
+        frames: x, ``(n, T, C, H, W)``.
+        mask: ``(n, 1, H, W)``, True where a point counts; None where all do.
 
     Returns:
         ``(absolute, relative)``, scalar float64 tensors: the error in the units of the flow, and divided by the root

@@ -38,14 +38,16 @@ from evaluation.style import (
 )
 from flows.store import load_meta, read_table
 from flows.windows import Windows
-from models import ARCHITECTURES, SYMMETRIES, build_model
+from models import ARCHITECTURES, SYMMETRIES
 from utils import (
     DATASETS,
     TEST_STEPS,
     InputError,
     choose_device,
+    data_folder,
     exit_code,
     load_checkpoint,
+    net_of,
     persistence,
     read_config,
     read_metrics,
@@ -103,16 +105,14 @@ def load_run(folder, data_dirs, device):
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}, so it is no finished run; run_model.py makes them")
     config, metrics = read_config(folder), read_metrics(folder)
+    data, meta = find_data(folder, config, data_dirs)
     try:
         with open(folder / "log.csv", newline="") as file:
             history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        options = {name: config[name] for name in SYMMETRIES[config["symmetry"]].options}
-        net = (config[name] for name in ("architecture", "symmetry", "input_length", "kernel_size", "width"))
-        model = build_model(*net, **options).to(device).eval()
+        model = net_of(config, meta["fields"]).to(device).eval()
         model.load_state_dict(load_checkpoint(folder / "best.pt", device)["model"])
     except (ValueError, TypeError, KeyError, RuntimeError) as error:  # RuntimeError: weights of another net
         raise InputError(f"{folder} is not a run of this program: {error!r:.100}; run it again") from None
-    data, meta = find_data(folder, config, data_dirs)
     windows = Windows(data, meta, "test", device)
     tables = {
         name: read_table(data / file, len(windows))
@@ -124,7 +124,7 @@ def load_run(folder, data_dirs, device):
 
 def find_data(folder, config, data_dirs):
     """The prepared data that a run was trained on, known by its id: its folder and its ``meta.json``."""
-    candidates = [data / config["dataset"].lower() for data in data_dirs]
+    candidates = [data_folder(data, config["dataset"]) for data in data_dirs]
     found = [candidate for candidate in candidates if (candidate / "meta.json").is_file()]
     for candidate in found:
         meta = load_meta(candidate)
@@ -141,26 +141,27 @@ def evenly_spread(windows, count):
 
 
 def read(runs, index):
-    """Frames ``(n, past + TEST_STEPS, 2, H, W)`` and mask of windows; ``past`` is what the nets read at most."""
+    """Frames ``(n, past + TEST_STEPS, C, H, W)`` and mask of windows; ``past`` is what the nets read at most."""
     past = max(run.config["input_length"] for run in runs)
     return runs[0].windows.read(index, past, TEST_STEPS)
 
 
 @torch.inference_mode()
 def forecast(run, frames, mask):
-    """A net's forecast of the last TEST_STEPS of ``frames`` from those before them: ``(n, TEST_STEPS, 2, H, W)``."""
+    """A net's forecast of the last TEST_STEPS of ``frames`` from those before them: ``(n, TEST_STEPS, C, H, W)``."""
     past = frames[:, -TEST_STEPS - run.config["input_length"] : -TEST_STEPS]
     parts = [slice(i, i + run.config["batch_size"]) for i in range(0, len(past), run.config["batch_size"])]
     return torch.cat([roll_out(run.model, past[i], TEST_STEPS, None if mask is None else mask[i]) for i in parts])
 
 
-def transform(name, g, frames, mask):
-    """The flow and its map of water (None without land) under elements ``g``, one per sample, of a symmetry's group."""
-    return SYMMETRIES[name].act(g, frames), SYMMETRIES[name].act_on_mask(g, mask, frames)
+def transform(name, g, frames, mask, fields):
+    """Frames of these fields and their mask (None without land) under a symmetry's elements ``g``, one per sample."""
+    symmetry = SYMMETRIES[name].on(fields)
+    return symmetry.act(g, frames), symmetry.act_on_mask(g, mask, frames)
 
 
 def truth_and_forecasts(runs, frames, mask):
-    """What is drawn side by side: ``{"target": frames, label: forecast, ...}``, ``(n, TEST_STEPS, 2, H, W)`` each."""
+    """What is drawn side by side: ``{"target": frames, label: forecast, ...}``, ``(n, TEST_STEPS, C, H, W)`` each."""
     return {"target": frames[:, -TEST_STEPS:], **{run.label: forecast(run, frames, mask) for run in runs}}
 
 
@@ -168,8 +169,11 @@ def truth_and_forecasts(runs, frames, mask):
 
 
 def speed(flow, mask):
-    """Speed of flows ``(..., 2, H, W)`` as a numpy array, not a number where ``mask`` ``(..., H, W)`` is False."""
-    norm = flow.norm(dim=-3)
+    """Speed of flows ``(..., C, H, W)`` as a numpy array, not a number where ``mask`` ``(..., H, W)`` is False.
+
+    Of data without a velocity, their first scalar.
+    """
+    norm = flow[..., :2, :, :].norm(dim=-3) if flow.shape[-3] > 1 else flow[..., 0, :, :]
     return (norm if mask is None else torch.where(mask, norm, torch.nan)).cpu().numpy()
 
 
@@ -178,7 +182,7 @@ def draw_block(figure, title, flows, mask):
 
     Args:
         figure: figure or subfigure.
-        flows: ``{label: (1, TEST_STEPS, 2, H, W)}``, the target first.
+        flows: ``{label: (1, TEST_STEPS, C, H, W)}``, the target first.
         mask: ``(1, 1, H, W)`` or None.
     """
     panels = figure.subplots(len(STEPS_SHOWN), len(flows), sharex=True, sharey=True)
@@ -210,9 +214,12 @@ def draw_transformed(runs, index):
     None where no run has a transformed test set of its own symmetry, or none that leaves enough frames.
     """
     frames, mask = read(runs, torch.tensor([index]))
-    moved = {name: transform(name, runs[0].tables[name][[index]], frames, mask) for name in transformations(runs)}
+    fields = runs[0].windows.fields
+    moved = {
+        name: transform(name, runs[0].tables[name][[index]], frames, mask, fields) for name in transformations(runs)
+    }
     # A flow that is scaled down runs faster, and is too short then.
-    moved = {name: (flow, water) for name, (flow, water) in moved.items() if flow.shape[1] >= frames.shape[1]}
+    moved = {name: (flow, valid) for name, (flow, valid) in moved.items() if flow.shape[1] >= frames.shape[1]}
     if not moved:
         return None
     rows = math.ceil(len(moved) / 2)
@@ -220,8 +227,8 @@ def draw_transformed(runs, index):
     for block, name in zip(figure.subfigures(rows, 2, squeeze=False).flat, moved, strict=False):
         nets = [run for run in runs if run.symmetry in ("None", name)]
         values = ", ".join(f"{value:.2f}" for value in runs[0].tables[name][index].flatten().tolist())
-        flow, water = moved[name]
-        draw_block(block, f"test window {index}, {name} by {values}", truth_and_forecasts(nets, flow, water), water)
+        flow, valid = moved[name]
+        draw_block(block, f"test window {index}, {name} by {values}", truth_and_forecasts(nets, flow, valid), valid)
     return figure
 
 
@@ -335,7 +342,7 @@ def sweep(run, name, frames, mask):
 
     Args:
         name: a key of ``SWEEPS``.
-        frames: ``(n, past + TEST_STEPS, 2, H, W)``; mask: ``(n, 1, H, W)``.
+        frames: ``(n, past + TEST_STEPS, C, H, W)``; mask: ``(n, 1, H, W)``.
 
     Returns:
         Lists with an entry per strength: ``errors``, the RMSE over that of persistence on the same flows; of the first
@@ -346,13 +353,13 @@ def sweep(run, name, frames, mask):
     errors, inputs, returned = [], [], []
     for strength in path.strengths:
         g = path.element(strength, len(frames))
-        moved, water = transform(name, g, frames, mask)
-        prediction, past, target = forecast(run, moved, water), moved[:, :-TEST_STEPS], moved[:, -TEST_STEPS:]
-        error_of_persistence = rmse(persistence(past, TEST_STEPS), target, water)
-        errors.append((rmse(prediction, target, water) / error_of_persistence).item())
-        inputs.append(speed(past[0, -1], water[0, 0]))
-        back, water = transform(name, path.inverse(g[:1]), prediction[:1, -1:], water[:1])
-        returned.append(speed(back[0, 0], water[0, 0]))
+        moved, valid = transform(name, g, frames, mask, run.windows.fields)
+        prediction, past, target = forecast(run, moved, valid), moved[:, :-TEST_STEPS], moved[:, -TEST_STEPS:]
+        error_of_persistence = rmse(persistence(past, TEST_STEPS), target, valid)
+        errors.append((rmse(prediction, target, valid) / error_of_persistence).item())
+        inputs.append(speed(past[0, -1], valid[0, 0]))
+        back, valid = transform(name, path.inverse(g[:1]), prediction[:1, -1:], valid[:1], run.windows.fields)
+        returned.append(speed(back[0, 0], valid[0, 0]))
     return errors, inputs, returned
 
 
@@ -563,7 +570,7 @@ def parse_args(argv):
         nargs="+",
         type=Path,
         help="what data_prep.py rbc --simulate left behind, such as data/rbc_small.npy; numbers only of any other "
-        ".npy or .pt array (T, 2, H, W)",
+        ".npy or .pt array (T, C, H, W)",
     )
     command.set_defaults(draw=lambda args: announce(*convection.draw(args.raw, args.figures)))
     command = commands.add_parser("runs", help="what trained nets forecast")

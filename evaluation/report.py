@@ -304,7 +304,9 @@ def as_csv(groups):
         paths += [("persistence", name, "rmse") for name in sets]
         paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative")]
         paths += [(name,) for name in ("parameters", "train_windows", "epochs", "peak_memory_mib")]
-        what = ["+".join(group[name]) if name == "augment" else group.runs[0].get(name, "") for name in settings]
+        what = [
+            "+".join(group[name]) if isinstance(group[name], list) else group.runs[0].get(name, "") for name in settings
+        ]
         factors = sorted({f for scores in group.values("scores", "Scale", "by_factor") for f in scores}, key=float)
         by_factor = [("Scale", "by_factor", factor) for factor in factors]
         paths += [("scores", *which, measure) for which in by_factor for measure in (*MEASURES, "ese_per_sample")]

@@ -1,10 +1,10 @@
-"""Root mean square error of forecasts, over all samples, components and points on water."""
+"""Root mean square error of forecasts, over all samples, components and valid points."""
 
 import torch
 
 
 def fill_land(frames, mask=None):
-    """Frames ``(n, T, 2, H, W)`` with 0 where ``mask`` ``(n, 1, H, W)`` says land and the file had no number (NaN)."""
+    """Frames ``(n, T, C, H, W)`` with 0 where ``mask`` ``(n, 1, H, W)`` says land and the file had no number (NaN)."""
     return frames if mask is None else torch.where(mask.unsqueeze(1) | frames.isfinite(), frames, 0)
 
 
@@ -12,7 +12,7 @@ def squared_error(prediction, target, mask=None):
     """Sums from which an RMSE over many batches is made, in float64 on the device of the input.
 
     Args:
-        prediction, target: ``(n, steps, 2, H, W)``.
+        prediction, target: ``(n, steps, C, H, W)``.
         mask: ``(n, 1, H, W)``, True where a point counts; all points by default.
 
     Returns:

@@ -41,7 +41,7 @@ class Group:
     @property
     def options(self):
         """Names of the settings that only this symmetry has."""
-        return tuple(SYMMETRIES[self["symmetry"]].options)
+        return tuple(SYMMETRIES[self["symmetry"]].options())
 
     def values(self, *path):
         """The number at ``path`` in each run; runs that do not have it are left out."""
@@ -100,7 +100,7 @@ def load_run(folder):
 
 def settings_of(run):
     """What tells the run's experiment from others, hashable."""
-    names = (*SETTINGS, *SYMMETRIES[run["symmetry"]].options)
+    names = (*SETTINGS, *SYMMETRIES[run["symmetry"]].options())
     values = [tuple(run[name]) if isinstance(run[name], list) else run[name] for name in names]
     return (run["data"], *values)
 
@@ -121,17 +121,26 @@ def group_runs(runs):
         key = (group["dataset"], group.data, net(group))
         alike = [other for other in groups if (other["dataset"], other.data, net(other)) == key]
         group.label = net(group)
-        usual = {"width": 1, "train_fraction": 1, "amp": False, **SYMMETRIES[group["symmetry"]].options}
+        usual = {
+            "width": 1,
+            "train_fraction": 1,
+            "amp": False,
+            "frame": [],
+            "variant": "",
+            **SYMMETRIES[group["symmetry"]].options(),
+        }
         for name in (*SETTINGS, *group.options):
             # What is usual is not said; where nothing is, what most of its kind have.
             common = usual[name] if name in usual else majority([other[name] for other in alike])
             if group[name] != common:
-                group.label += f" {name} {group[name]}" if name != "amp" else " amp" * group["amp"]
+                value = "+".join(group[name]) if isinstance(group[name], list) else group[name]
+                group.label += f" {name} {value}" if name != "amp" else " amp" * group["amp"]
 
     def order(group):
-        tables = {"dataset": DATASETS, "architecture": list(ARCHITECTURES), "symmetry": list(SYMMETRIES)}
-        dataset, architecture, symmetry = (names.index(group[name]) for name, names in tables.items())
-        usual = SYMMETRIES[group["symmetry"]].options
+        tables = {"architecture": list(ARCHITECTURES), "symmetry": list(SYMMETRIES)}
+        architecture, symmetry = (names.index(group[name]) for name, names in tables.items())
+        dataset = group["dataset"] not in DATASETS, group["dataset"] != DATASETS[0], group["dataset"]
+        usual = SYMMETRIES[group["symmetry"]].options()
         changed = sum(group[name] != value for name, value in usual.items())
         return dataset, group.data, architecture, symmetry, changed, settings_of(group.runs[0])
 
@@ -174,7 +183,8 @@ def missing_runs(groups):
     """
     sweeps = {}
     for group in groups:
-        sweeps.setdefault((sweep(group), tuple(group["augment"])), []).append(group)
+        key = (sweep(group), tuple(group["augment"]), tuple(group["frame"]), group["variant"])
+        sweeps.setdefault(key, []).append(group)
     commands = []
     for members in sweeps.values():
         seeds = sorted({seed for group in members for seed in group.seeds})
@@ -190,7 +200,8 @@ def missing_runs(groups):
 
 def command_line(group, symmetry, seed):
     """The command that makes a run with the group's settings, another seed and perhaps another symmetry."""
-    run = {**group.runs[0], "symmetry": symmetry, "seed": seed, "augment": ",".join(group["augment"])}
+    run = {**group.runs[0], "symmetry": symmetry, "seed": seed}
+    run |= {name: ",".join(group[name]) for name in ("augment", "frame")}
     names = ["dataset", "architecture", "symmetry", "seed", *SETTINGS]
     names += group.options if symmetry == group["symmetry"] else ()
     if "data_dir" in run:  # collected runs no longer say where their data lay

@@ -35,7 +35,7 @@ def rings(height, width, device=None):
 
 
 def kinetic_energy(frames):
-    """Energy of the fluctuation about the mean in time: ``(n, time, 2, H, W)`` -> ``(n, H, W)`` float64.
+    """Energy of the fluctuation about the mean in time: ``(n, time, C, H, W)`` -> ``(n, H, W)`` float64.
 
     Half the variance of u plus half the variance of v, by two passes over the frames, one at a time: ten times faster
     on a CPU than one reduction over a strided axis.
@@ -52,8 +52,8 @@ def energy_spectrum(frames, mask=None):
     """Spectrum of the fluctuating kinetic energy: |FFT|^2 of its field, *averaged* over rings of integer radius.
 
     Args:
-        frames: ``(n, time, 2, H, W)``, any float type.
-        mask: ``(n, 1, H, W)``, True on water; land counts as still.
+        frames: ``(n, time, C, H, W)``, any float type.
+        mask: ``(n, 1, H, W)``, True where a point counts; land counts as still.
 
     Returns:
         ``(n, rings)`` float64 on the device of ``frames``. Ring 0 is the square of the total energy; for a square of
@@ -95,18 +95,18 @@ def spectrum_error(prediction, target, definition="mean"):
 
 
 def energy_spectrum_error(prediction, target, mask=None, definition="mean"):
-    """ESE of forecasts ``(n, time, 2, H, W)`` against the truth; see :func:`spectrum_error` for the definitions."""
+    """ESE of forecasts ``(n, time, C, H, W)`` against the truth; see :func:`spectrum_error` for the definitions."""
     return spectrum_error(log_spectrum(prediction, mask), log_spectrum(target, mask), definition)
 
 
 def velocity_spectrum(frames, mask=None):
     """Spectrum E(k) of the velocity itself: kinetic energy *summed* over rings of integer radius.
 
-    This is the spectrum to whose slopes theories of turbulence refer; the ESE does not use it. The mean over the water
-    is taken out and a Hann window laid over each frame, since a tile of a flow is not periodic.
+    This is the spectrum to whose slopes theories of turbulence refer; the ESE does not use it. The mean over the valid
+    points is taken out and a Hann window laid over each frame, since a tile of a flow is not periodic.
 
     Args:
-        frames: ``(n, time, 2, H, W)``; mask: ``(n, 1, H, W)``, True on water; land counts as still.
+        frames: ``(n, time, C, H, W)``; mask: ``(n, 1, H, W)``, True where a point counts; land counts as still.
 
     Returns:
         ``(n, rings)`` float64, averaged over the frames, in the squared unit of the flow. The sum over the rings is the
@@ -116,9 +116,9 @@ def velocity_spectrum(frames, mask=None):
     sides = [torch.arange(n, dtype=torch.float64, device=frames.device) + 0.5 for n in frames.shape[-2:]]
     down, across = (torch.sin(torch.pi * side / len(side)) ** 2 for side in sides)
     window = down[:, None] * across
-    water = torch.ones_like(frames[:, :1, :1], dtype=torch.bool) if mask is None else mask.unsqueeze(1)
+    valid = torch.ones_like(frames[:, :1, :1], dtype=torch.bool) if mask is None else mask.unsqueeze(1)
     spectra = []
-    for part, here in zip(frames.split(CHUNK), water.split(CHUNK), strict=True):
+    for part, here in zip(frames.split(CHUNK), valid.split(CHUNK), strict=True):
         flow = torch.where(here, part.double(), 0)
         flow -= flow.sum((-2, -1), keepdim=True) / here.sum((-2, -1), keepdim=True)
         power = torch.fft.rfft2(flow * here * window).abs().square().sum(2).mean(1).flatten(1) * weight

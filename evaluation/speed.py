@@ -326,7 +326,7 @@ def loader_seconds(setting, count, batches=20):
     """
     shape = (1, count + FRAMES + STEPS - 1, 2, SIZE, SIZE)
     split = {"frames": "train.npy", "mask": None, "shape": list(shape), "segments": [[0, shape[1]]], "first": 0}
-    meta = {"history": FRAMES, "horizon": STEPS, "splits": {"train": {**split, "count": count}}}
+    meta = {"fields": ["vector"], "history": FRAMES, "horizon": STEPS, "splits": {"train": {**split, "count": count}}}
     with TemporaryDirectory() as folder:
         np.lib.format.open_memmap(Path(folder) / "train.npy", "w+", np.float32, shape)
         windows = Windows(folder, meta, "train", setting.device)

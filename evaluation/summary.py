@@ -77,8 +77,8 @@ def windows(group):
 
 def but_fraction(group):
     """What the nets of one curve share: all that a sweep shares except the fraction of the training windows."""
-    names = ("symmetry", "width", "num_epoch", "amp", *group.options)
-    return group.data, *(group[name] for name in names)
+    names = ("symmetry", "width", "num_epoch", "amp", "variant", *group.options)
+    return group.data, tuple(group["frame"]), *(group[name] for name in names)
 
 
 def draw_band(axes, group, x, values):

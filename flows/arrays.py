@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from flows.source import Source, existing
+from models.fields import components
 from utils import InputError
 
 
@@ -19,7 +20,7 @@ def load_array(path):
     """
     raw = {".pt": load_tensor, ".npy": load_npy}.get(existing(path).suffix, refuse_suffix)(path)
     if raw.dtype.kind != "f":
-        raise InputError(f"{path} holds {raw.dtype} values, wanted floating-point velocities; convert it first")
+        raise InputError(f"{path} holds {raw.dtype} values, wanted floating-point numbers; convert it first")
     return raw
 
 
@@ -59,44 +60,50 @@ def load_npy(path):
     return raw
 
 
-def array_source(raw, file, stride, tile):
-    """Tiles of a regular array, row by row, as in the release's preparation of the convection data.
+def array_source(arrays, file, stride, tile, fields=("vector",)):
+    """Tiles of regular arrays, row by row, as in the release's preparation of the convection data.
 
     Args:
-        raw: ``(T, 2, H, W)`` floating; a memory map is never read as a whole.
-        file: its name.
+        arrays: ``(T, C_i, H, W)`` floating, whose components together are those of ``fields``; memory maps are never
+            read as a whole.
+        file: the name of the first.
         stride: every ``stride``-th point is kept in both directions, without averaging.
         tile: side of the square tiles; they must fill the field.
 
     Raises:
         InputError: sizes that do not fit; on reading, a frame with NaN or infinity.
     """
-    if raw.ndim != 4 or raw.shape[1] != 2 or 0 in raw.shape:
-        raise InputError(f"{file} has shape {raw.shape}, wanted (T, 2, H, W): frames of u and v")
-    thinned = raw[:, :, ::stride, ::stride]
-    rows, columns = (n // tile for n in thinned.shape[2:])
-    if thinned.shape[2:] != (rows * tile, columns * tile):
-        height, width = thinned.shape[2:]
+    first, wanted = arrays[0], components(fields)
+    if any(raw.ndim != 4 for raw in arrays) or sum(raw.shape[1] for raw in arrays) != wanted or 0 in first.shape:
+        raise InputError(
+            f"{file} has shape {first.shape}, wanted (T, {wanted}, H, W): frames of {' and '.join(fields)}; say what "
+            "its components are with --fields"
+        )
+    thinned = [raw[:, :, ::stride, ::stride] for raw in arrays]
+    height, width = thinned[0].shape[2:]
+    rows, columns = height // tile, width // tile
+    if (height, width) != (rows * tile, columns * tile):
         raise InputError(f"{file} is {height} x {width} after --stride {stride}, wanted multiples of --tile {tile}")
 
     def read(begin, end):
         with np.errstate(over="ignore"):  # found as an infinity
-            block = np.asarray(thinned[begin:end], np.float32)
+            block = np.concatenate([np.asarray(raw[begin:end], np.float32) for raw in thinned], 1)
         finite = np.isfinite(block).all(axis=(1, 2, 3))
         if not finite.all():
             raise InputError(f"{file} has a value that is not finite in frame {begin + finite.argmin()}; mend the file")
-        block = block.reshape(-1, 2, rows, tile, columns, tile)
-        return block.transpose(2, 4, 0, 1, 3, 5).reshape(rows * columns, -1, 2, tile, tile)
+        block = block.reshape(-1, wanted, rows, tile, columns, tile)
+        return block.transpose(2, 4, 0, 1, 3, 5).reshape(rows * columns, -1, wanted, tile, tile)
 
     return Source(
         read=read,
         tiles=rows * columns,
         size=(tile, tile),
-        segments=[(0, len(raw))],
-        frame_bytes=raw[:1].nbytes,
+        segments=[(0, len(first))],
+        frame_bytes=sum(raw[:1].nbytes for raw in arrays),
+        fields=fields,
         files=[Path(file).name],
         notes=[
-            f"{file}: {len(raw)} frames of {raw.shape[2]} x {raw.shape[3]} points, stride {stride}",
+            f"{file}: {len(first)} frames of {first.shape[2]} x {first.shape[3]} points, stride {stride}",
             f"{rows} x {columns} tiles of {tile} x {tile}, none dropped",
         ],
     )

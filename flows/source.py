@@ -17,14 +17,15 @@ class Source:
     """Tiles of a flow, read a block of frames at a time: all that the writing knows of where they come from.
 
     Attributes:
-        read: ``read(begin, end)`` returns raw values ``(tiles, end - begin, 2, h, w)``, 0 on land.
+        read: ``read(begin, end)`` returns raw values ``(tiles, end - begin, C, h, w)``, 0 on land.
+        fields: what the C components are, see ``models.fields``.
         tiles: number of tiles.
         size: ``(h, w)`` of a tile.
         segments: frame ranges ``[begin, end)`` without a gap in time.
         frame_bytes: memory that reading one frame takes.
         files: names of the files.
         box: west, east, south and north of the part of them that was read, in degrees; None for all.
-        mask: bool ``(tiles, h, w)``, True on water; None if all is water.
+        mask: bool ``(tiles, h, w)``, True where there is flow; None if there is everywhere.
         dates: ISO date of every frame, or None.
         time_step: seconds between frames, or None.
         units: units of the raw values, or None.
@@ -37,6 +38,7 @@ class Source:
     segments: list[tuple[int, int]]
     frame_bytes: int
     files: list[str]
+    fields: tuple[str, ...] = ("vector",)
     box: list[float] | None = None
     mask: np.ndarray | None = None
     dates: list[str] | None = None

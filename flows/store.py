@@ -15,6 +15,7 @@ import torch
 from flows.source import frame_blocks
 from flows.splits import plan_domain, plan_splits, shared_frames
 from models import SYMMETRIES
+from models.fields import SIZES, components, of_component, parts
 from models.rotation import Rotation
 from models.scale import Scale
 from utils import TEST_STEPS, InputError, progress, write_json
@@ -35,7 +36,7 @@ def identity(meta):
 
     Frames, masks and group elements enter by the checksums that ``meta`` records.
     """
-    keys = ("schema", "history", "horizon", "mean", "std", "tile", "units", "time_step", "table_sha256")
+    keys = ("schema", "fields", "history", "horizon", "mean", "std", "tile", "units", "time_step", "table_sha256")
     of_split = ("sha256", "mask_sha256", "shape", "segments", "first", "count")
     content = {key: meta[key] for key in keys}
     content["splits"] = {name: {key: split[key] for key in of_split} for name, split in meta["splits"].items()}
@@ -131,9 +132,9 @@ def allocate(path, shape):
 
 
 def write_frames(path, source, split):
-    """Write the raw frames of a split; return their map ``(tiles, time, 2, h, w)``."""
+    """Write the raw frames of a split; return their map ``(tiles, time, C, h, w)``."""
     total = sum(end - begin for begin, end in split.ranges)
-    frames = allocate(path, (source.tiles, total, 2, *source.size))
+    frames = allocate(path, (source.tiles, total, components(source.fields), *source.size))
     blocks, at = frame_blocks(split.ranges, source.frame_bytes), 0
     for begin, end in progress(blocks, len(blocks), path.stem):
         frames[:, at : at + end - begin] = source.read(begin, end)
@@ -142,43 +143,55 @@ def write_frames(path, source, split):
 
 
 def tile_blocks(frames, mask):
-    """Views ``(some frames, 2, h, w)`` that make up ``(tiles, time, 2, h, w)``, with their tile's water ``(h, w)``."""
+    """Views ``(some frames, C, h, w)`` that make up ``(tiles, time, C, h, w)``, with their tile's mask ``(h, w)``."""
     for tile, tile_frames in enumerate(frames):
-        water = np.ones(frames.shape[-2:], bool) if mask is None else mask[tile]
+        valid = np.ones(frames.shape[-2:], bool) if mask is None else mask[tile]
         for begin, end in frame_blocks([(0, len(tile_frames))], 4 * tile_frames[0].nbytes):
-            yield tile_frames[begin:end], water
+            yield tile_frames[begin:end], valid
 
 
-def measure(frames, mask, centre):
-    """Mean and standard deviation over the water of all frames and both components, in float64.
+def measure(frames, mask, fields, centre):
+    """Mean and standard deviation of every field over its components and the valid points of all frames, in float64.
 
-    With ``centre`` False the mean is 0 by decree (magnitude and rotation need zero to stay zero), and the deviation is
-    the rms of a component.
+    The mean of a vector is 0 by decree unless ``centre`` (magnitude and rotation need zero to stay zero); the deviation
+    is then the rms of a component.
     """
-    points = 2 * frames.shape[1] * (frames[:, 0, 0].size if mask is None else mask.sum())
-    mean = sum(block.sum(dtype=np.float64) for block, _ in tile_blocks(frames, mask)) / points if centre else 0.0
-    square = sum(((block - np.float64(mean))[..., water] ** 2).sum() for block, water in tile_blocks(frames, mask))
-    std = float(np.sqrt(square / points))
-    if not std > 1e-12 * abs(mean):
-        raise InputError(f"the flow is still: the training frames have standard deviation {std:g}; give moving frames")
-    return float(mean), std
+    points = frames.shape[1] * (frames[:, 0, 0].size if mask is None else mask.sum())
+    means, deviations = [], []
+    for kind, part in zip(fields, parts(fields), strict=True):
+        blocks = [(block[:, part], valid) for block, valid in tile_blocks(frames, mask)]
+        count = points * SIZES[kind]
+        mean = sum(block.sum(dtype=np.float64) for block, _ in blocks) / count if centre or kind == "scalar" else 0.0
+        square = sum(((block - np.float64(mean))[..., valid] ** 2).sum() for block, valid in blocks)
+        std = float(np.sqrt(square / count))
+        if not std > 1e-12 * abs(mean):
+            raise InputError(
+                f"the flow is still: the training frames have standard deviation {std:g}; give moving frames"
+            )
+        means.append(float(mean))
+        deviations.append(std)
+    return means, deviations
 
 
-def standardise(frames, mask, mean, std):
+def standardise(frames, mask, fields, mean, std):
     """Replace raw by standardised values in place."""
-    for block, water in tile_blocks(frames, mask):
-        block[:] = np.where(water, (block - np.float64(mean)) / std, 0)
+    mean, std = (np.array(of_component(fields, values))[:, None, None] for values in (mean, std))
+    for block, valid in tile_blocks(frames, mask):
+        block[:] = np.where(valid, (block - mean) / std, 0)
 
 
 def orientation(frames, mask):
     """rms of du/dx + dv/dy with v along increasing rows and along decreasing rows, over at most about 100 frames.
 
-    Differences are taken over two cells, between water points, and not divided by the distance. An incompressible flow
-    has the smaller value in the right orientation. Returns None where no point has water on all sides.
+    Differences are taken over two cells, between valid points, and not divided by the distance. An incompressible flow
+    has the smaller value in the right orientation. Returns None where no point has valid ones on all sides.
+
+    Args:
+        frames: of a velocity, ``(tiles, time, 2, h, w)``.
     """
     sums, points = np.zeros(2), 0
-    for block, water in tile_blocks(frames[:, :: -(-frames.shape[1] // 100)], mask):
-        inner = water[1:-1, 1:-1] & water[1:-1, 2:] & water[1:-1, :-2] & water[2:, 1:-1] & water[:-2, 1:-1]
+    for block, valid in tile_blocks(frames[:, :: -(-frames.shape[1] // 100)], mask):
+        inner = valid[1:-1, 1:-1] & valid[1:-1, 2:] & valid[1:-1, :-2] & valid[2:, 1:-1] & valid[:-2, 1:-1]
         u, v = np.float64(block[:, 0]), np.float64(block[:, 1])
         du, dv = u[:, 1:-1, 2:] - u[:, 1:-1, :-2], v[:, 2:, 1:-1] - v[:, :-2, 1:-1]
         sums += [np.sum((du + dv)[:, inner] ** 2), np.sum((du - dv)[:, inner] ** 2)]
@@ -206,7 +219,7 @@ def describe_split(folder, name, source, split, frames):
     }
 
 
-def draw_tables(count, args):
+def draw_tables(count, fields, args):
     """One group element per test window for every symmetry: ``{name: (count, ...) float32}``.
 
     Raises:
@@ -221,7 +234,7 @@ def draw_tables(count, args):
     tables = {}
     for name, symmetry in symmetries.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{args.seed} {name}".encode()))
-        tables[name] = symmetry.sample(count, generator)
+        tables[name] = symmetry.on(fields).sample(count, generator)
     factors, steps = tables["Scale"].unique(), min(TEST_STEPS, args.horizon)
     wanted = [symmetries["Scale"].source_window(factor[None], args.history, steps) for factor in factors]
     if all(before > args.history or after > args.horizon for before, after in wanted):
@@ -242,7 +255,7 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
         source: Source of train, valid and test.
         args: ``history``, ``horizon``, ``gap``, ``splits``, ``seed``, ``angle_step``, ``scale_factors``.
         domain: Source of the test on another ocean, or None.
-        centre: subtract the mean.
+        centre: subtract the mean of a vector, too.
 
     Returns:
         The summary's lines.
@@ -253,12 +266,15 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
     if domain is not None:
         plans["domain"] = plan_domain(domain.segments, domain.tiles, window, args.splits[2])
         sources["domain"] = domain
-    tables = draw_tables(plans["test"].count, args)
+    tables = draw_tables(plans["test"].count, source.fields, args)
     frames = {name: write_frames(folder / f"{name}.npy", sources[name], plan) for name, plan in plans.items()}
-    mean, std = measure(frames["train"], source.mask, centre)
+    mean, std = measure(frames["train"], source.mask, source.fields, centre)
     for name in plans:
-        standardise(frames[name], sources[name].mask, mean, std)
-    divergence = orientation(frames["train"], source.mask)
+        standardise(frames[name], sources[name].mask, source.fields, mean, std)
+    velocity = next(
+        (part for kind, part in zip(source.fields, parts(source.fields), strict=True) if kind == "vector"), None
+    )
+    divergence = None if velocity is None else orientation(frames["train"][:, :, velocity], source.mask)
     splits = {name: describe_split(folder, name, sources[name], plan, frames[name]) for name, plan in plans.items()}
     files = {name: f"test_{name.lower()}.npz" for name in tables}
     for name, elements in tables.items():
@@ -272,12 +288,13 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
             "test": domain.files if domain else [],
             "test_box": domain and domain.box,
         },
+        "fields": list(source.fields),
         "tile": list(source.size),
         "history": args.history,
         "horizon": args.horizon,
         "gap": args.gap,
         "seed": args.seed,
-        "standardisation": "(value - mean) / std over the water of the training frames, 0 on land",
+        "standardisation": "(value - mean) / std of each field over the valid points of the training frames, 0 on land",
         "mean": mean,
         "std": std,
         "units": source.units,
@@ -305,7 +322,8 @@ def summary(meta):
         dates = f", {split['begin']} to {split['end']}" if split["begin"] else ""
         tiles, frames = split["shape"][:2]
         yield f"{name:6} {split['count']:6} windows in {tiles} x {frames} frames{dates}, land {split['land']:.1%}"
-    yield f"mean {meta['mean']:.4g}, std {meta['std']:.4g}, units {meta['units'] or 'unknown'} (training frames, water)"
+    for kind, mean, std in zip(meta["fields"], meta["mean"], meta["std"], strict=True):
+        yield f"{kind}: mean {mean:.4g}, std {std:.4g} (training frames), units {meta['units'] or 'unknown'}"
     if meta["orientation"]:
         right, wrong = meta["orientation"].values()
         yield f"rms divergence {right:.3f} with v along increasing rows, {wrong:.3f} along decreasing rows"

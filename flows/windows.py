@@ -47,7 +47,7 @@ class Windows:
     def __init__(self, folder, meta, split, device="cpu"):
         entry = meta["splits"][split]
         self.device = torch.device(device)
-        self.history, self.horizon = meta["history"], meta["horizon"]
+        self.fields, self.history, self.horizon = tuple(meta["fields"]), meta["history"], meta["horizon"]
         self.frames, self.mapping, self.offset = _open_array(Path(folder) / entry["frames"], entry["shape"])
         self.frame_bytes = self.frames[0, 0].nbytes
         self.mask = None
@@ -71,7 +71,7 @@ class Windows:
         """Read windows ``index`` (n,): the ``past`` frames before the forecast and the ``future`` frames from it on.
 
         Returns:
-            ``(frames, mask)``: ``(n, past + future, 2, H, W)`` and ``(n, 1, H, W)`` (None without land), on the device.
+            ``(frames, mask)``: ``(n, past + future, C, H, W)`` and ``(n, 1, H, W)`` (None without land), on the device.
         """
         tile = self.tile[index]
         time = self.start[index, None] + torch.arange(self.history - past, self.history + future)

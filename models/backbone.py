@@ -1,30 +1,64 @@
-"""The two skeletons, ResNet and U-Net, written once; every symmetry fills in its own layers.
+"""What all symmetries share: the action's interface, the skeletons, frames of reference; each written once.
 
-Layer counts and widths: Wang, Walters and Yu, ICLR 2021, appendix, and the code released with it.
+Layer counts and widths: Wang, Walters and Yu, ICLR 2021, appendix, and the code released with it; ConvNet: Wang,
+Walters and Yu, ICML 2022.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
+from models.fields import Features, check, components
 
+
+def option(default, words):
+    """A field of a :class:`Symmetry` that shapes its nets: a keyword of ``build_model`` and a flag of run_model.py."""
+    return dataclasses.field(default=default, metadata={"words": words})
+
+
+@dataclass(frozen=True)
 class Symmetry(ABC):
-    """What one file of ``models/`` provides: a group action on flows, and the layers that commute with it.
+    """What one file of ``models/`` provides: a group's action on flows, and the layers that commute with it.
 
-    Widths count the channels of this symmetry's own features: scalars for plain nets, vectors
-    (pairs of scalars) for uniform motion and magnitude.
+    Args:
+        fields: what the data hold, see ``models.fields``.
+
+    Widths count numbers at a point, of which a channel has ``channel_size``.
     """
 
-    name: str
-    resnet_stem: int | None = None  # width of a convolution before the blocks, None for none
-    resnet_widths: tuple[int, ...]
-    unet_widths: tuple[int, ...]
-    unet_up_widths: tuple[int, ...]
-    unet_depths = (1, 2, 2, 2)  # convolutions per stage of the U-Net; the first of each halves the grid
-    options = {}  # keyword arguments of the constructor that shape the net, with their defaults
+    fields: tuple[str, ...] = ("vector",)
 
-    # --- the group
+    name: ClassVar[str]
+    own_frames: ClassVar[tuple[str, ...]] = ()  # frames of reference that its nets always have
+    resnet_stem: ClassVar[int | None] = None  # width of a convolution before the blocks, None for none
+    resnet_widths: ClassVar[tuple[int, ...]] = (64, 64, 128, 128, 256, 256, 512, 512)
+    unet_widths: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
+    unet_up_widths: ClassVar[tuple[int, ...]] = (128, 64, 32, 16)
+    unet_depths: ClassVar[tuple[int, ...]] = (1, 2, 2, 2)  # convolutions per stage; the first of each halves the grid
+    convnet_width: ClassVar[int] = 128
+
+    def __post_init__(self):
+        object.__setattr__(self, "fields", check(self.fields))
+
+    @classmethod
+    def options(cls):
+        """Names and defaults of what shapes its nets."""
+        return {field.name: field.default for field in dataclasses.fields(cls) if "words" in field.metadata}
+
+    def on(self, fields):
+        """The same symmetry for data of other fields."""
+        return dataclasses.replace(self, fields=tuple(fields))
+
+    @property
+    def components(self):
+        """Number of components C of the data."""
+        return components(self.fields)
+
+    # --- the action
 
     @abstractmethod
     def sample(self, n, generator=None):
@@ -32,7 +66,7 @@ class Symmetry(ABC):
 
     @abstractmethod
     def act(self, g, frames):
-        """Apply the group elements ``g`` (first axis n) to ``frames`` ``(n, time, 2, H, W)``. Pure; any device."""
+        """Apply the group elements ``g`` (first axis n) to ``frames`` ``(n, time, C, H, W)``. Pure; any device."""
 
     def act_on_mask(self, g, mask, frames):
         """Move the map of valid points ``(n, 1, H, W)`` as ``act`` moves the flow. By default points stay put.
@@ -41,10 +75,10 @@ class Symmetry(ABC):
         """
         return mask
 
-    keeps_shape = True  # else windows change size and length with the element, and a batch shares one element
+    keeps_shape: ClassVar[bool] = True  # else windows change size and length with g, and a batch shares one element
 
-    def growth(self, g):
-        """How many times more cells than the original a transformed frame has."""
+    def enlargement(self, g):
+        """How many times more points than the original a transformed frame has, at least 1."""
         return 1.0
 
     def source_window(self, g, past, future):
@@ -52,114 +86,137 @@ class Symmetry(ABC):
         return past, future
 
     def act_on_window(self, g, frames, present, past, future):
-        """Transform frames ``(n, T, 2, H, W)`` about the frame ``present`` into a window ``past + future``.
+        """Transform frames ``(n, T, C, H, W)`` about the frame ``present`` into a window ``past + future``.
 
         By default a window is transformed frame by frame; ``frames`` is all of it.
         """
         return self.act(g, frames)
 
-    # --- the layers
+    # --- the frame of reference: where the group's element can be read off a window, any net can be told without it
 
-    def reduce(self, frames):
-        """Split frames ``(n, T, 2, H, W)`` into an equivalent of moderate size and what ``restore`` needs."""
-        return frames, None
+    def take_out(self, frames):
+        """Frames ``(n, T, C, H, W)`` in a frame of reference of their own, and what ``put_back`` needs."""
+        raise NotImplementedError(f"{self.name} has no frame of reference")
 
-    def restore(self, frame, state):
-        """Undo ``reduce`` on the forecast ``(n, 2, H, W)``."""
-        return frame
+    def put_back(self, forecast, state):
+        """Undo ``take_out`` on the forecast ``(n, C, H, W)``."""
+        raise NotImplementedError(f"{self.name} has no frame of reference")
+
+    # --- the layers, between features
+
+    channel_size: ClassVar[int] = 1
+
+    def hidden(self, width):
+        """The features of a hidden layer that is ``width`` wide; at least one channel."""
+        return Features("hidden", max(1, round(width / self.channel_size)))
+
+    def last(self, width):
+        """Those of the last hidden layer of a U-Net, which stand beside the data."""
+        return self.hidden(width)
 
     @abstractmethod
     def lift(self, input_length):
-        """Return ``(module, channels)``: the map from frames ``(n, T, 2, H, W)`` to features."""
+        """``(module, features)``: from frames ``(n, T, C, H, W)`` to features ``(n, channels, [group,] H, W)``."""
 
     @abstractmethod
-    def convolution(self, in_channels, out_channels, kernel_size, stride=1):
-        """A convolution with activation, of the U-Net; ``stride`` 2 halves the grid."""
+    def convolution(self, reads, writes, kernel_size, stride=1):
+        """A convolution with activation; ``stride`` 2 halves the grid."""
 
     @abstractmethod
-    def residual_block(self, in_channels, out_channels, kernel_size):
+    def residual_block(self, reads, writes, kernel_size):
         """Two convolutions and a skip connection, of the ResNet."""
 
     @abstractmethod
-    def upsampling(self, in_channels, out_channels):
+    def upsampling(self, reads, writes):
         """A layer with activation that doubles the grid."""
 
     @abstractmethod
-    def output(self, in_channels, kernel_size):
-        """The last, linear convolution: features to a frame ``(n, 2, H, W)``."""
+    def output(self, reads, kernel_size):
+        """The last, linear convolution: features to a frame ``(n, C, H, W)``."""
 
-    # Where the features of ``lift`` are of another kind than those of the hidden layers, the three layers that read or
-    # write them differ. The U-Net writes them last, beside those it has read first.
+    def before(self, frames):
+        """What the net is to see of frames ``(n, T, C, H, W)``, and what ``after`` needs."""
+        return frames, None
 
-    def first_convolution(self, in_channels, out_channels, kernel_size, stride=1):
-        """``convolution`` from the features of ``lift``."""
-        return self.convolution(in_channels, out_channels, kernel_size, stride)
-
-    def last_upsampling(self, in_channels, out_channels):
-        """``upsampling`` to features like those of ``lift``."""
-        return self.upsampling(in_channels, out_channels)
-
-    def frame_output(self, in_channels, kernel_size):
-        """``output`` from features like those of ``lift``."""
-        return self.output(in_channels, kernel_size)
+    def after(self, output, state):
+        """The forecast ``(n, C, H, W)`` from the net's output."""
+        return output
 
 
 class Forecaster(nn.Module):
-    """A net that maps frames ``(n, input_length, 2, H, W)`` to the next frame ``(n, 2, H, W)``.
+    """A net that maps frames ``(n, input_length, C, H, W)`` to the next frame ``(n, C, H, W)``.
 
     Args:
         symmetry: the :class:`Symmetry` whose layers it is built from.
         input_length: number of past frames.
         kernel_size: odd side of the square kernels.
         width: factor on every hidden width.
+        frames: symmetries whose action is taken out of the window before the net and put back after. The net is then
+            exactly equivariant to them, whatever its layers. A mean (uniform motion) is taken out before a size
+            (magnitude); rotation means averaging over the four quarter turns, g^-1 f(g x), at four times the cost.
     """
 
     size_multiple = 1
 
-    def __init__(self, symmetry, input_length, kernel_size=3, width=1.0):
+    def __init__(self, symmetry, input_length, kernel_size=3, width=1.0, frames=()):
         super().__init__()
-        self.symmetry = symmetry
-        self.input_length = input_length
-        self.kernel_size = kernel_size
-        self.width = width
-        self.lift, self.in_channels = symmetry.lift(input_length)
+        self.symmetry, self.input_length, self.kernel_size, self.width = symmetry, input_length, kernel_size, width
+        self.quarter_turns = next((frame for frame in frames if frame.name == "Rot"), None)
+        self.frames = [frame for frame in frames if frame.name != "Rot"]
+        self.lift, self.lifted = symmetry.lift(input_length)
 
-    def scaled(self, channels):
-        """A hidden width times ``self.width``, at least 1."""
-        return max(1, round(channels * self.width))
+    def hidden(self, width):
+        """The features of a hidden layer of the full-width net's ``width``."""
+        return self.symmetry.hidden(width * self.width)
 
     def forward(self, frames):
         """Forecast the next frame.
 
         Raises:
-            ValueError: frames of another shape than ``(n, input_length, 2, H, W)``, or a grid the net cannot halve.
+            ValueError: frames of another shape than ``(n, input_length, C, H, W)``, or a grid the net cannot halve.
         """
-        if frames.dim() != 5 or frames.shape[1:3] != (self.input_length, 2):
-            raise ValueError(f"expected frames (n, {self.input_length}, 2, H, W), got {tuple(frames.shape)}")
+        if frames.dim() != 5 or frames.shape[1:3] != (self.input_length, self.symmetry.components):
+            wanted = f"(n, {self.input_length}, {self.symmetry.components}, H, W)"
+            raise ValueError(f"expected frames {wanted}, got {tuple(frames.shape)}")
         height, width = frames.shape[-2:]
         if height % self.size_multiple or width % self.size_multiple:
             raise ValueError(
                 f"{type(self).__name__} needs height and width to be multiples of {self.size_multiple}, "
                 f"got {height} x {width}"
             )
-        frames, state = self.symmetry.reduce(frames)
-        return self.symmetry.restore(self.trunk(self.lift(frames)), state)
+        if self.quarter_turns is None:
+            return self.forecast(frames)
+        turns = self.quarter_turns
+        return sum(turns.quarter(-k, self.forecast(turns.quarter(k, frames))) for k in range(4)) / 4
+
+    def forecast(self, frames):
+        """The forecast of the net in its frames of reference."""
+        states = []
+        for frame in self.frames:
+            frames, state = frame.take_out(frames)
+            states.append(state)
+        frames, state = self.symmetry.before(frames)
+        forecast = self.symmetry.after(self.trunk(self.lift(frames)), state)
+        for frame, state in zip(reversed(self.frames), reversed(states), strict=True):
+            forecast = frame.put_back(forecast, state)
+        return forecast
 
 
 class ResNet(Forecaster):
     """Eight residual blocks at full resolution, after a stem if the symmetry wants one, then one convolution."""
 
-    def __init__(self, symmetry, input_length, kernel_size=3, width=1.0):
-        super().__init__(symmetry, input_length, kernel_size, width)
-        blocks, channels = [], self.in_channels
+    def __init__(self, symmetry, input_length, kernel_size=3, width=1.0, frames=()):
+        super().__init__(symmetry, input_length, kernel_size, width, frames)
+        blocks, reads = [], self.lifted
         if symmetry.resnet_stem is not None:
-            blocks.append(symmetry.first_convolution(channels, self.scaled(symmetry.resnet_stem), kernel_size))
-            channels = self.scaled(symmetry.resnet_stem)
-        for out_channels in map(self.scaled, symmetry.resnet_widths):
-            blocks.append(symmetry.residual_block(channels, out_channels, kernel_size))
-            channels = out_channels
+            writes = self.hidden(symmetry.resnet_stem)
+            blocks.append(symmetry.convolution(reads, writes, kernel_size))
+            reads = writes
+        for writes in map(self.hidden, symmetry.resnet_widths):
+            blocks.append(symmetry.residual_block(reads, writes, kernel_size))
+            reads = writes
         self.blocks = nn.Sequential(*blocks)
-        self.output = symmetry.output(channels, kernel_size)
+        self.output = symmetry.output(reads, kernel_size)
 
     def trunk(self, x):
         return self.output(self.blocks(x))
@@ -170,24 +227,24 @@ class UNet(Forecaster):
 
     size_multiple = 2**4
 
-    def __init__(self, symmetry, input_length, kernel_size=3, width=1.0):
-        super().__init__(symmetry, input_length, kernel_size, width)
-        skips = [self.in_channels]
+    def __init__(self, symmetry, input_length, kernel_size=3, width=1.0, frames=()):
+        super().__init__(symmetry, input_length, kernel_size, width, frames)
+        skips = [self.lifted]
         self.down = nn.ModuleList()
-        for out_channels, depth in zip(map(self.scaled, symmetry.unet_widths), symmetry.unet_depths, strict=True):
-            convolution = symmetry.convolution if self.down else symmetry.first_convolution
-            stage = [convolution(skips[-1], out_channels, kernel_size, stride=2)]
-            stage += [symmetry.convolution(out_channels, out_channels, kernel_size) for _ in range(depth - 1)]
+        for writes, depth in zip(map(self.hidden, symmetry.unet_widths), symmetry.unet_depths, strict=True):
+            stage = [symmetry.convolution(skips[-1], writes, kernel_size, stride=2)]
+            stage += [symmetry.convolution(writes, writes, kernel_size) for _ in range(depth - 1)]
             self.down.append(nn.Sequential(*stage))
-            skips.append(out_channels)
+            skips.append(writes)
 
-        channels = skips.pop()
+        reads = skips.pop()
         self.up = nn.ModuleList()
-        for out_channels in map(self.scaled, symmetry.unet_up_widths):
-            upsampling = symmetry.upsampling if len(skips) > 1 else symmetry.last_upsampling
-            self.up.append(upsampling(channels, out_channels))
-            channels = skips.pop() + out_channels
-        self.output = symmetry.frame_output(channels, kernel_size)
+        for full_width in symmetry.unet_up_widths:
+            skip = skips.pop()
+            writes = self.hidden(full_width) if skips else symmetry.last(full_width * width)
+            self.up.append(symmetry.upsampling(reads, writes))
+            reads = Features(writes.kind, skip.channels + writes.channels)
+        self.output = symmetry.output(reads, kernel_size)
 
     def trunk(self, x):
         skips = [x]
@@ -197,6 +254,20 @@ class UNet(Forecaster):
         for up in self.up:
             x = torch.cat([skips.pop(), up(x)], 1)
         return self.output(x)
+
+
+class ConvNet(Forecaster):
+    """Five convolutions at full resolution, the last linear: the skeleton of the second paper."""
+
+    def __init__(self, symmetry, input_length, kernel_size=3, width=1.0, frames=()):
+        super().__init__(symmetry, input_length, kernel_size, width, frames)
+        features = [self.lifted, *[self.hidden(symmetry.convnet_width)] * 4]
+        layers = [symmetry.convolution(*pair, kernel_size) for pair in zip(features, features[1:], strict=False)]
+        self.layers = nn.Sequential(*layers)
+        self.output = symmetry.output(features[-1], kernel_size)
+
+    def trunk(self, x):
+        return self.output(self.layers(x))
 
 
 class ResidualBlock(nn.Module):

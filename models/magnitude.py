@@ -1,17 +1,20 @@
 """Magnitude: w(x, t) -> lambda w(x, t), for lambda > 0.
 
 Conjugation by the range (the paper's section on magnitude): a layer divides each k x k patch by its range, max - min
-over frames and taps, one range per velocity component, convolves, applies ReLU and multiplies by the range again.
-ReLU commutes with positive factors, so for the u outputs the range r_u cancels except against r_v,
+over frames and taps, one range per component, convolves, applies ReLU and multiplies by the range again. ReLU commutes
+with positive factors, so for the u outputs the range r_u cancels except against r_v,
 
     y_u = relu(W_uu * x_u + (r_u / r_v) W_uv * x_v + r_u b_u),     and likewise y_v,
 
 which is one convolution grouped by input component and one map of ratios: no patch is ever formed.
-Exact for the full net, weak flows included: f(lambda x) = lambda f(x).
+Exact for the full net, weak flows included: f(lambda x) = lambda f(x). Every field of the data may have a lambda of its
+own: a velocity and a temperature.
 
 The ratio needs a guard where a component does not vary (land, still water). The release adds 1e-6 to every range,
 which breaks the symmetry for weak flows; what :func:`ranges_and_ratios` adds scales with the flow.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,152 +22,170 @@ from torch.nn.functional import conv2d, max_pool2d, pad
 from torch.nn.utils import parametrize
 
 from models.backbone import RepeatedPixelKernel, ResidualBlock, Symmetry, odd_kernel, repeat_pixels, shuffle_pixels
-
-
-class ByComponent(nn.Module):
-    """Parametrisation: ``(2 out, 2 in, k, k)``, channels u0 v0 u1 v1 ..., to a kernel grouped by input component.
-
-    The result ``(2 * 2 * out, in, k, k)`` yields, with ``groups=2``, channels in the order
-    (component read, component written, out).
-    """
-
-    def forward(self, weight):
-        vectors = weight.unflatten(1, (-1, 2)).unflatten(0, (-1, 2))  # (out, written, in, read, k, k)
-        return vectors.permute(3, 1, 0, 2, 4, 5).flatten(0, 2)
-
-
-def extremes_of_channels(x):
-    """Maxima and negated minima over channels: ``(n, channels, 2, H, W)`` -> ``(n, 4, H, W)``."""
-    return torch.cat([x.amax(1), -x.amin(1)], 1)  # vectorised, which aminmax is not
-
+from models.fields import Features, components, of_component, parts
 
 EPSILON = 3e-5  # share of a patch's largest value that is added to its ranges
 STILL = 1e-30  # of an rms of 1: a patch this weak passes nothing from one component to the other
 
 
-def ranges_and_ratios(extremes):
-    """Ranges r of patches and their ratios r_u / r_v, r_v / r_u, from the pooled extremes ``(n, 4, H, W)``.
+class ByComponent(nn.Module):
+    """Parametrisation: ``(D out, D in, k, k)``, channels by D components, to a kernel grouped by input component.
 
-    A component that is nearly constant over a patch has hardly any range to divide by. So r is max - min + EPSILON
-    times the largest absolute value of both components: a uniform flow has the ratio 1, no ratio exceeds 2 / EPSILON
-    and gradients stay bounded, and yet r scales with the flow.
+    The result ``(D * D * out, in, k, k)`` yields, with ``groups=D``, channels in the order
+    (component read, component written, out).
+    """
 
-    Returns:
-        ``(r, ratio)``, both ``(n, 2, H, W)``.
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, weight):
+        tuples = weight.unflatten(1, (-1, self.size)).unflatten(0, (-1, self.size))  # (out, written, in, read, k, k)
+        return tuples.permute(3, 1, 0, 2, 4, 5).flatten(0, 2)
+
+
+def extremes_of_channels(x):
+    """Maxima and negated minima over channels: ``(n, channels, D, H, W)`` -> ``(n, 2 D, H, W)``."""
+    return torch.cat([x.amax(1), -x.amin(1)], 1)  # vectorised, which aminmax is not
+
+
+def ranges(extremes, fields):
+    """Ranges of patches ``(n, D, H, W)`` from their pooled extremes ``(n, 2 D, H, W)``.
+
+    A component that is nearly constant over a patch has hardly any range to divide by. So a range is max - min plus
+    EPSILON times the largest absolute value of its field: the components of a uniform flow have the ratio 1, no ratio
+    within a field exceeds 2 / EPSILON and gradients stay bounded, and yet a range scales with its field.
     """
     high, low = extremes.chunk(2, 1)
-    r = high + low + EPSILON * extremes.amax(1, keepdim=True)
-    return r, r / torch.where(r > STILL, r, 1).flip(1)
+    largest = torch.maximum(high, low)
+    guards = [largest[:, part].amax(1, keepdim=True).expand_as(largest[:, part]) for part in parts(fields)]
+    return high + low + EPSILON * torch.cat(guards, 1)
 
 
-def mix(y, extremes, bias, activation):
-    """Join what was read from u and from v into vectors, with ratios of ranges and biases.
+def mix(y, extremes, bias, activation, fields):
+    """Join what was read from each component, with ratios of ranges and biases.
 
     Args:
-        y: ``(n, 2 * 2 * out, H, W)`` in the order of :class:`ByComponent`.
-        extremes: of the patches, ``(n, 4, H, W)``.
-        bias: ``(2 out,)``, u0 v0 u1 v1 ...
+        y: ``(n, D * D * out, H, W)`` in the order of :class:`ByComponent`.
+        extremes: of the patches, ``(n, 2 D, H, W)``.
+        bias: ``(D out,)``, by components.
         activation: apply ReLU.
+        fields: of the D components.
 
     Returns:
-        ``(n, out, 2, H, W)``.
+        ``(n, out, D, H, W)``.
     """
-    r, ratio = ranges_and_ratios(extremes)
-    u_to_u, u_to_v, v_to_u, v_to_v = y.unflatten(1, (4, -1)).unbind(1)  # each (n, out, H, W)
-    u = torch.addcmul(u_to_u, v_to_u, ratio[:, :1])
-    v = torch.addcmul(v_to_v, u_to_v, ratio[:, 1:])
-    out = torch.addcmul(torch.stack([u, v], 1), bias.view(-1, 2).t()[:, :, None, None], r.unsqueeze(2))
+    r, size = ranges(extremes, fields), components(fields)
+    divisor = torch.where(r > STILL, r, 1)
+    y = y.unflatten(1, (size, size, -1))  # (n, read, written, out, H, W)
+    written = []
+    for w in range(size):
+        out = y[:, w, w]
+        for other in (o for o in range(size) if o != w):
+            out = torch.addcmul(out, y[:, other, w], (r[:, w] / divisor[:, other]).unsqueeze(1))
+        written.append(out)
+    out = torch.addcmul(torch.stack(written, 1), bias.view(-1, size).t()[:, :, None, None], r.unsqueeze(2))
     if activation:
         out = out.relu_()
     return out.transpose(1, 2)  # a view: memory stays component-major, as the next layer reads it
 
 
 class MagnitudeConv2d(nn.Module):
-    """A convolution on vector features ``(n, channels, 2, H, W)``, equivariant to x -> lambda x.
+    """A convolution on features ``(n, channels, D, H, W)``, equivariant to x -> lambda x, one lambda per field.
 
     Args:
-        in_channels, out_channels: numbers of vectors.
+        in_channels, out_channels: numbers of D-tuples, velocities if D is 2.
         kernel_size: odd side of the kernel; padding replicates the border.
+        fields: of the D components.
         stride: 2 halves the grid.
         activation: apply ReLU.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, activation=True):
+    def __init__(self, in_channels, out_channels, kernel_size, fields=("vector",), stride=1, activation=True):
         super().__init__()
-        self.padding, self.activation = odd_kernel(kernel_size), activation
-        self.conv = nn.Conv2d(2 * in_channels, 2 * out_channels, kernel_size, stride)
-        parametrize.register_parametrization(self.conv, "weight", ByComponent(), unsafe=True)
+        self.padding, self.fields, self.activation = odd_kernel(kernel_size), fields, activation
+        self.size = components(fields)
+        self.conv = nn.Conv2d(self.size * in_channels, self.size * out_channels, kernel_size, stride)
+        parametrize.register_parametrization(self.conv, "weight", ByComponent(self.size), unsafe=True)
 
     def forward(self, x):
         conv = self.conv
         # A window that sticks out meets only copies of pixels it holds anyway, so max_pool2d's own padding is exact.
         extremes = max_pool2d(extremes_of_channels(x), conv.kernel_size, conv.stride, self.padding)
-        components = pad(x.transpose(1, 2).flatten(1, 2), (self.padding,) * 4, mode="replicate")
-        y = conv2d(components, conv.weight, stride=conv.stride, groups=2)
-        return mix(y, extremes, conv.bias, self.activation)
+        by_component = pad(x.transpose(1, 2).flatten(1, 2), (self.padding,) * 4, mode="replicate")
+        y = conv2d(by_component, conv.weight, stride=conv.stride, groups=self.size)
+        return mix(y, extremes, conv.bias, self.activation, self.fields)
 
 
 class MagnitudeUpsampling(nn.Module):
-    """Doubles the grid of ``(n, channels, 2, H, W)``: repeat pixels, then a 4 x 4 magnitude convolution with ReLU.
+    """Doubles the grid of ``(n, channels, D, H, W)``: repeat pixels, then a 4 x 4 magnitude convolution with ReLU.
 
     Computed at the low resolution, see :class:`~models.backbone.RepeatedPixelKernel`.
     """
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, out_channels, fields=("vector",)):
         super().__init__()
-        self.conv = nn.Conv2d(2 * in_channels, 2 * out_channels, 4)
-        parametrize.register_parametrization(self.conv, "weight", ByComponent(), unsafe=True)
+        self.fields, self.size = fields, components(fields)
+        self.conv = nn.Conv2d(self.size * in_channels, self.size * out_channels, 4)
+        parametrize.register_parametrization(self.conv, "weight", ByComponent(self.size), unsafe=True)
         parametrize.register_parametrization(self.conv, "weight", RepeatedPixelKernel(), unsafe=True)
 
     def forward(self, x):
         extremes = max_pool2d(repeat_pixels(extremes_of_channels(x)), 4, stride=1)
-        components = pad(x.transpose(1, 2).flatten(1, 2), (1, 1, 1, 1), mode="replicate")
-        y = shuffle_pixels(conv2d(components, self.conv.weight, groups=2))
-        return mix(y, extremes, self.conv.bias, activation=True)
+        by_component = pad(x.transpose(1, 2).flatten(1, 2), (1, 1, 1, 1), mode="replicate")
+        y = shuffle_pixels(conv2d(by_component, self.conv.weight, groups=self.size))
+        return mix(y, extremes, self.conv.bias, True, self.fields)
 
 
+@dataclass(frozen=True)
 class Magnitude(Symmetry):
-    """Multiply by a positive number. Features are vectors ``(n, channels, 2, H, W)``."""
+    """Multiply by a positive number. Features are D-tuples like the data's components ``(n, channels, D, H, W)``."""
 
     name = "Mag"
-    resnet_widths = (32, 32, 64, 64, 128, 128, 256, 256)
-    unet_widths = (32, 64, 128, 256)
-    unet_up_widths = (64, 32, 16, 8)
+    own_frames = ("Mag",)  # keeps weak and strong flows within the range of short floats
     unet_depths = (2, 2, 2, 2)
 
+    @property
+    def channel_size(self):
+        return self.components
+
     def sample(self, n, generator=None):
-        """Factors lambda ``(n,)``, uniform in [0, 2]."""
-        return 2 * torch.rand(n, generator=generator)
+        """Factors lambda, uniform in [0, 2]: ``(n,)``, or one per field ``(n, fields)``."""
+        factors = 2 * torch.rand(n, len(self.fields), generator=generator)
+        return factors.squeeze(1) if len(self.fields) == 1 else factors
 
     def act(self, g, frames):
         """lambda w."""
-        return frames * g.to(frames)[:, None, None, None, None]
+        factors = g.to(frames).reshape(len(g), -1).unbind(1)
+        return frames * torch.stack(of_component(self.fields, factors), 1)[:, None, :, None, None]
 
-    def reduce(self, frames):
-        # The net is homogeneous and does not depend on this factor, so no gradient has to pass through it; it keeps
-        # weak and strong flows within the range of short floats.
-        rms = frames.detach().square().mean((1, 2, 3, 4)).sqrt()[:, None, None, None]
-        rms = torch.where(rms > 0, rms, 1)
+    def take_out(self, frames):
+        """Every field divided by its root mean square over the window: over frames, components and points."""
+        squares = torch.stack([frames[:, :, part].square().mean((1, 2, 3, 4)) for part in parts(self.fields)])
+        rms = torch.where(squares > 0, squares, 1).sqrt()  # chosen before the root, whose slope at 0 is infinite
+        rms = torch.stack(of_component(self.fields, rms), 1)[:, :, None, None]
         return frames / rms.unsqueeze(1), rms
 
-    def restore(self, frame, state):
-        return frame * state
+    def put_back(self, forecast, state):
+        return forecast * state
 
     def lift(self, input_length):
-        return nn.Identity(), input_length
+        return nn.Identity(), Features("hidden", input_length)
 
-    def convolution(self, in_channels, out_channels, kernel_size, stride=1):
-        return MagnitudeConv2d(in_channels, out_channels, kernel_size, stride)
+    def convolution(self, reads, writes, kernel_size, stride=1, activation=True):
+        return MagnitudeConv2d(reads.channels, writes.channels, kernel_size, self.fields, stride, activation)
 
-    def residual_block(self, in_channels, out_channels, kernel_size):
-        first = MagnitudeConv2d(in_channels, out_channels, kernel_size)
-        second = MagnitudeConv2d(out_channels, out_channels, kernel_size)
-        same = in_channels == out_channels
-        skip = nn.Identity() if same else MagnitudeConv2d(in_channels, out_channels, kernel_size, activation=False)
-        return ResidualBlock(first, second, skip)
+    def residual_block(self, reads, writes, kernel_size):
+        first = self.convolution(reads, writes, kernel_size)
+        second = self.convolution(writes, writes, kernel_size)
+        same = reads == writes
+        return ResidualBlock(
+            first, second, nn.Identity() if same else self.convolution(reads, writes, kernel_size, activation=False)
+        )
 
-    def upsampling(self, in_channels, out_channels):
-        return MagnitudeUpsampling(in_channels, out_channels)
+    def upsampling(self, reads, writes):
+        return MagnitudeUpsampling(reads.channels, writes.channels, self.fields)
 
-    def output(self, in_channels, kernel_size):
-        return nn.Sequential(MagnitudeConv2d(in_channels, 1, kernel_size, activation=False), nn.Flatten(1, 2))
+    def output(self, reads, kernel_size):
+        conv = self.convolution(reads, Features("hidden", 1), kernel_size, activation=False)
+        return nn.Sequential(conv, nn.Flatten(1, 2))

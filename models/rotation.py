@@ -1,9 +1,9 @@
 """Rotation: w(x, t) -> R w(R^-1 x, t): the flow turns, and so do its vectors.
 
 Steerable convolutions (the paper's section on rotation; Cohen and Welling, 2017; Weiler and Cesa, 2019) for the cyclic
-group C_N, or the dihedral group D_N with reflections. Velocities are vector fields, rho(g) = A_g; hidden fields are
-*regular*: one channel per group element, (rho(g) f)[h] = f[g^-1 h], so that ReLU and batch norm over the whole field
-commute with the group. A convolution is equivariant if and only if its kernel satisfies
+group C_N, or the dihedral group D_N with reflections. The data hold vector fields, rho(g) = A_g, and scalar ones,
+rho(g) = 1; hidden fields are *regular*: one channel per group element, (rho(g) f)[h] = f[g^-1 h], so that ReLU and
+batch norm over the whole field commute with the group. A convolution is equivariant if and only if its kernel satisfies
 
     K(A_g x) = rho_out(g) K(x) rho_in(g)^-1 for every g,
 
@@ -17,6 +17,7 @@ turn with them. Angles that are not in the group are merely interpolated by it.
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -25,7 +26,8 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d
 from torch.nn.utils import parametrize
 
-from models.backbone import ResidualBlock, Symmetry, odd_kernel
+from models.backbone import ResidualBlock, Symmetry, odd_kernel, option
+from models.fields import Features, parts
 
 
 def harmonics(kernel_size):
@@ -59,7 +61,7 @@ class Group:
 
     Attributes:
         angle, reflected: ``(G,)``.
-        vector, regular: the representations ``(G, 2, 2)`` and ``(G, G, G)``, orthogonal matrices.
+        vector, scalar, regular: the representations ``(G, 2, 2)``, ``(G, 1, 1)`` and ``(G, G, G)``, all orthogonal.
     """
 
     def __init__(self, rotation_order, reflections):
@@ -68,6 +70,7 @@ class Group:
         self.angle, self.reflected = 2 * np.pi * h / rotation_order, s
         cos, sin, sign = np.cos(self.angle), np.sin(self.angle), 1 - 2 * s
         self.vector = np.stack([np.stack([cos, -sign * sin], -1), np.stack([sin, sign * cos], -1)], -2)
+        self.scalar = np.ones((len(h), 1, 1))
         product = (h[:, None] + sign[:, None] * h) % rotation_order + rotation_order * ((s[:, None] + s) % 2)
         self.regular = np.zeros((len(h),) * 3)
         g, element = np.indices(product.shape)
@@ -85,41 +88,60 @@ class Group:
         return np.concatenate([moved.real, moved.imag[:, orders > 0]], 1)
 
 
-def vector_kernels(rotation_order, reflections, kernel_size):
-    """Equivariant kernels from vectors to vectors, ``(n, 2, 2, k, k)``.
+def kernels_between_data(rotation_order, reflections, kernel_size, reads, writes):
+    """Equivariant kernels between vectors and scalars, ``(n, writes, reads, k, k)``.
 
-    With a vector as a complex number z, a linear map is z -> a z + b conj(z), and the constraint asks of the fields a
-    and b that a(A_g x) = a(x) and b(A_g x) = exp(2 i angle) b(x): circular harmonics of an order that is 0, or 2,
-    modulo N. Reflections make their coefficients real.
+    With a vector as a complex number z, the linear maps are sums of z -> a z and z -> b conj(z) (vector to vector),
+    s -> c s (scalar to vector), z -> Re(conj(c) z) (vector to scalar) and s -> d s. The constraint asks of these fields
+    of complex numbers that a(A_g x) = a(x), b(A_g x) = exp(2 i angle) b(x), c(A_g x) = exp(i angle) c(x) and that the
+    real d(A_g x) = d(x): circular harmonics of an order that is 0, 2, 1 and 0 modulo N. Reflections make their
+    coefficients real.
     """
     orders, kernels = harmonics(kernel_size)
-    signed = zip([*orders, *-orders[orders > 0]], [*kernels, *kernels[orders > 0].conj()], strict=True)
+    signed = [*zip(orders, kernels, strict=True)]
+    if reads == "vector" or writes == "vector":  # of real numbers an order and its negative give the same
+        signed += [(-order, kernel.conj()) for order, kernel in signed if order > 0]
     maps = []
     for order, kernel in signed:
         for factor in (1,) if reflections else (1, 1j):
             p, q = (factor * kernel).real, (factor * kernel).imag
-            if order % rotation_order == 0:
+            if reads == writes == "vector" and order % rotation_order == 0:
                 maps.append([[p, -q], [q, p]])
-            if order % rotation_order == 2:
+            if reads == writes == "vector" and order % rotation_order == 2:
                 maps.append([[p, q], [q, -p]])
+            if reads != writes and order % rotation_order == 1:
+                maps.append([[p], [q]] if writes == "vector" else [[p, q]])
+            if reads == writes == "scalar" and order % rotation_order == 0 and (order or factor == 1):
+                maps.append([[p]])
     return np.array(maps)
+
+
+def kernels_with_regular(rotation_order, reflections, kernel_size, reads, writes):
+    """Equivariant kernels where at least one side is regular, ``(n, writes, reads, k, k)``.
+
+    The sum over the group of rho_out(g) E phi(A_g^-1 x) rho_in(g)^-1 is a solution for every matrix E and function phi,
+    and these span the space; the matrices that touch the first element of a regular field give every solution once.
+    """
+    group = Group(rotation_order, reflections)
+    rho_in, rho_out = getattr(group, reads), getattr(group, writes)
+    b = slice(1 if reads == "regular" else None)  # the columns, and
+    a = slice(1 if reads != "regular" else None)  # the rows that E may touch
+    functions = group.functions(kernel_size)
+    basis = np.einsum("gpa,gqb,gfyx->abfpqyx", rho_out[:, :, a], rho_in[:, :, b], functions, optimize=True)
+    return basis.reshape(-1, *basis.shape[3:])
 
 
 @lru_cache
 def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resampling=None):
     """All equivariant kernels on a grid: a basis of the solutions of K(A_g x) = rho_out(g) K(x) rho_in(g)^-1.
 
-    The sum over the group of rho_out(g) E phi(A_g^-1 x) rho_in(g)^-1 is a solution for every matrix E and function phi,
-    and these span the space. Where a representation is regular, the matrices that touch its first element suffice and
-    give every solution once. Otherwise :func:`vector_kernels` does.
-
-    The basis is what the weights of a checkpoint refer to: the same on every machine, to rounding. So nothing here may
-    choose among equals, as a singular value decomposition of the space would.
+    It is what the weights of a checkpoint refer to: the same on every machine, to rounding. So nothing here may choose
+    among equals, as a singular value decomposition of the space would.
 
     Args:
         rotation_order, reflections: the group.
         kernel_size: odd side of the kernel.
-        reads, writes: "vector" or "regular".
+        reads, writes: the kinds of fields, ``("regular",)`` or those of the data.
         resampling: "down" follows the kernel by a 2 x 2 mean of stride 2, "up" lets it read pixels repeated twice;
             both in one kernel, of side k + 1.
 
@@ -127,21 +149,20 @@ def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resamp
         float32 tensor ``(basis, writes, reads, side, side)``, scaled so that random coefficients of variance 1 give
         kernels of variance 1: learning rates and initial weights of ordinary convolutions carry over.
     """
-    if reads == writes == "vector":
-        basis = vector_kernels(rotation_order, reflections, kernel_size)
-    else:
-        group = Group(rotation_order, reflections)
-        rho_in, rho_out = getattr(group, reads), getattr(group, writes)
-        a, b = slice(None), slice(None)  # the rows and columns that E may touch
-        if reads == "regular":
-            b = slice(1)
-        else:
-            a = slice(1)
-        functions = group.functions(kernel_size)
-        basis = np.einsum("gpa,gqb,gfyx->abfpqyx", rho_out[:, :, a], rho_in[:, :, b], functions, optimize=True)
-        basis = basis.reshape(-1, *basis.shape[3:])
-    power = (basis**2).sum((1, 2, 3, 4), keepdims=True)
-    basis = basis * np.sqrt(basis[0].size / len(basis) / power)
+    group = Group(rotation_order, reflections)
+    sizes = [[getattr(group, kind).shape[1] for kind in kinds] for kinds in (writes, reads)]
+    starts = [np.cumsum([0, *side]) for side in sizes]
+    blocks = []
+    for i, written in enumerate(writes):
+        for j, read in enumerate(reads):
+            kernels = kernels_with_regular if "regular" in (read, written) else kernels_between_data
+            basis = kernels(rotation_order, reflections, kernel_size, read, written)
+            power = (basis**2).sum((1, 2, 3, 4), keepdims=True)
+            block = np.zeros((len(basis), sum(sizes[0]), sum(sizes[1]), kernel_size, kernel_size))
+            rows, columns = slice(*starts[0][i : i + 2]), slice(*starts[1][j : j + 2])
+            block[:, rows, columns] = basis * np.sqrt(basis[0].size / len(basis) / power)
+            blocks.append(block)
+    basis = np.concatenate(blocks)
     if resampling is not None:
         # The mean of what a kernel reads from two neighbours: the mean of the kernel and itself, moved by one pixel.
         # Of repeated pixels it reads each twice: the sum. A transposed convolution turns the kernel around.
@@ -168,36 +189,26 @@ class Expansion(nn.Module):
 
 
 class SteerableConv2d(nn.Module):
-    """A linear convolution from fields ``(n, in_channels, reads, H, W)`` to ``(n, out_channels, writes, H', W')``.
+    """A linear convolution from fields ``(n, channels, reads, H, W)`` to ``(n, channels', writes, H', W')``.
 
     Args:
         rotation: the :class:`Rotation`.
-        in_channels, out_channels: numbers of fields.
+        reads, writes: the :class:`~models.fields.Features`, "regular" fields or those of the "data".
         kernel_size: odd side of the kernel; zeros beyond the border.
-        reads, writes: "vector" or "regular".
         resampling: "down" halves the grid, "up" doubles it, see :func:`kernel_basis`.
         bias: one number per regular field (a vector field can have none).
     """
 
-    def __init__(
-        self,
-        rotation,
-        in_channels,
-        out_channels,
-        kernel_size,
-        reads="regular",
-        writes="regular",
-        resampling=None,
-        bias=False,
-    ):
+    def __init__(self, rotation, reads, writes, kernel_size, resampling=None, bias=False):
         super().__init__()
         self.padding, self.resampling = odd_kernel(kernel_size), resampling
-        basis = kernel_basis(rotation.rotation_order, rotation.reflections, kernel_size, reads, writes, resampling)
+        kinds = [rotation.fields if features.kind == "data" else ("regular",) for features in (reads, writes)]
+        basis = kernel_basis(rotation.rotation_order, rotation.reflections, kernel_size, *kinds, resampling)
         self.size = basis.shape[1]
-        bound = 1 / math.sqrt(in_channels * basis.shape[2] * kernel_size**2)  # as nn.Conv2d
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, len(basis)).uniform_(-bound, bound))
+        bound = 1 / math.sqrt(reads.channels * basis.shape[2] * kernel_size**2)  # as nn.Conv2d
+        self.weight = nn.Parameter(torch.empty(writes.channels, reads.channels, len(basis)).uniform_(-bound, bound))
         parametrize.register_parametrization(self, "weight", Expansion(basis, resampling == "up"), unsafe=True)
-        self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
+        self.bias = nn.Parameter(torch.empty(writes.channels).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x):
         bias = None if self.bias is None else self.bias.repeat_interleave(self.size)
@@ -209,6 +220,7 @@ class SteerableConv2d(nn.Module):
         return y.unflatten(1, (-1, self.size))
 
 
+@dataclass(frozen=True)
 class Rotation(Symmetry):
     """Turn the flow and its vectors anticlockwise. Hidden features are regular fields ``(n, channels, G, H, W)``.
 
@@ -222,19 +234,23 @@ class Rotation(Symmetry):
             360.
     """
 
+    rotation_order: int = option(8, "turns by 360 / N degrees, N a multiple of 4")
+    reflections: bool = option(False, "keep reflections too, at twice the cost")
+    angle_step: int = 90
+
     name = "Rot"
-    options = {"rotation_order": 8, "reflections": False}
     resnet_stem = 16
     resnet_widths = (32, 32, 64, 64, 128, 128, 192, 192)
     unet_widths = (32, 64, 128, 256)
     unet_up_widths = (64, 32, 16, 16)
+    convnet_width = 64
 
-    def __init__(self, rotation_order=8, reflections=False, angle_step=90):
-        if rotation_order < 4 or rotation_order % 4:
-            raise ValueError(f"rotation_order must be a positive multiple of 4, got {rotation_order}")
-        if angle_step < 1 or 360 % angle_step:
-            raise ValueError(f"angle_step must divide 360, got {angle_step}")
-        self.rotation_order, self.reflections, self.angle_step = rotation_order, reflections, angle_step
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rotation_order < 4 or self.rotation_order % 4:
+            raise ValueError(f"rotation_order must be a positive multiple of 4, got {self.rotation_order}")
+        if self.angle_step < 1 or 360 % self.angle_step:
+            raise ValueError(f"angle_step must divide 360, got {self.angle_step}")
 
     def sample(self, n, generator=None):
         """Angles in degrees ``(n,)``, multiples of ``angle_step`` in (0, 360]."""
@@ -248,11 +264,26 @@ class Rotation(Symmetry):
         """
         check_shapes(g, frames)
         angles = g.tolist()
+        turned = torch.stack([turn(w, angle) for w, angle in zip(frames, angles, strict=True)])
+        return torch.cat([self.turn_components(turned, part, angles) for part in parts(self.fields)], 2)
+
+    def turn_components(self, frames, part, angles):
+        """The components of one field, those of a vector turned by an angle per sample."""
+        field = frames[:, :, part]
+        if field.shape[2] == 1:
+            return field
         # rounded, so that quarter turns are exact
-        parts = [[round(part(math.radians(angle)), 15) for angle in angles] for part in (math.cos, math.sin)]
-        cos, sin = torch.tensor(parts, dtype=frames.dtype, device=frames.device)[..., None, None, None]
-        u, v = torch.stack([turn(w, angle) for w, angle in zip(frames, angles, strict=True)]).unbind(2)
+        trigonometry = [[round(f(math.radians(angle)), 15) for angle in angles] for f in (math.cos, math.sin)]
+        cos, sin = torch.tensor(trigonometry, dtype=frames.dtype, device=frames.device)[..., None, None, None]
+        u, v = field.unbind(2)
         return torch.stack([cos * u - sin * v, sin * u + cos * v], 2)
+
+    def quarter(self, turns, frames):
+        """``frames`` ``(..., C, H, W)``, all turned by as many quarters."""
+        shape = frames.shape
+        g = torch.full((len(frames),), 90.0 * turns)
+        turned = self.act(g, frames.reshape(len(frames), -1, *shape[-3:]))
+        return turned.reshape(*shape[:-2], *turned.shape[-2:])
 
     def act_on_mask(self, g, mask, frames):
         """Turn the map of valid points. Of a flow that had to be interpolated, those points stay valid that lie in the
@@ -269,41 +300,38 @@ class Rotation(Symmetry):
         turned = zip((turn(m, angle) for m, angle in zip(mask.float(), g.tolist(), strict=True)), exact, strict=True)
         return torch.stack([m > 0.999 if e else (m > 0.999) & disc for m, e in turned])
 
+    def hidden(self, width):
+        return super().hidden(width)._replace(kind="regular")
+
+    def last(self, width):
+        return super().hidden(width)._replace(kind="data")
+
     def lift(self, input_length):
-        return nn.Identity(), input_length
+        return nn.Identity(), Features("data", input_length)
 
-    def convolution(self, in_channels, out_channels, kernel_size, stride=1, reads="regular"):
-        resampling = "down" if stride == 2 else None
-        conv = SteerableConv2d(self, in_channels, out_channels, kernel_size, reads, resampling=resampling)
-        return nn.Sequential(conv, nn.BatchNorm3d(out_channels), nn.ReLU(inplace=True))
+    def convolution(self, reads, writes, kernel_size, stride=1):
+        conv = SteerableConv2d(self, reads, writes, kernel_size, "down" if stride == 2 else None)
+        return nn.Sequential(conv, nn.BatchNorm3d(writes.channels), nn.ReLU(inplace=True))
 
-    def first_convolution(self, in_channels, out_channels, kernel_size, stride=1):
-        return self.convolution(in_channels, out_channels, kernel_size, stride, reads="vector")
-
-    def residual_block(self, in_channels, out_channels, kernel_size):
-        def convolution(channels):
-            conv = SteerableConv2d(self, channels, out_channels, kernel_size)
-            return nn.Sequential(conv, nn.BatchNorm3d(out_channels), nn.LeakyReLU(inplace=True))
+    def residual_block(self, reads, writes, kernel_size):
+        def convolution(features):
+            conv = SteerableConv2d(self, features, writes, kernel_size)
+            return nn.Sequential(conv, nn.BatchNorm3d(writes.channels), nn.LeakyReLU(inplace=True))
 
         skip = nn.Identity()
-        if in_channels != out_channels:
-            conv = SteerableConv2d(self, in_channels, out_channels, kernel_size, bias=True)
+        if reads != writes:
+            conv = SteerableConv2d(self, reads, writes, kernel_size, bias=True)
             skip = nn.Sequential(conv, nn.LeakyReLU(inplace=True))
-        return ResidualBlock(convolution(in_channels), convolution(out_channels), skip)
+        return ResidualBlock(convolution(reads), convolution(writes), skip)
 
-    def upsampling(self, in_channels, out_channels):
-        conv = SteerableConv2d(self, in_channels, out_channels, 3, resampling="up")
-        return nn.Sequential(conv, nn.BatchNorm3d(out_channels), nn.ReLU(inplace=True))
+    def upsampling(self, reads, writes):
+        conv = SteerableConv2d(self, reads, writes, 3, "up")
+        if writes.kind == "data":  # no function of a vector's components commutes with turns
+            return conv
+        return nn.Sequential(conv, nn.BatchNorm3d(writes.channels), nn.ReLU(inplace=True))
 
-    def last_upsampling(self, in_channels, out_channels):
-        return SteerableConv2d(self, in_channels, out_channels, 3, writes="vector", resampling="up")
-
-    def output(self, in_channels, kernel_size, reads="regular"):
-        conv = SteerableConv2d(self, in_channels, 1, kernel_size, reads, "vector")
-        return nn.Sequential(conv, nn.Flatten(1, 2))
-
-    def frame_output(self, in_channels, kernel_size):
-        return self.output(in_channels, kernel_size, reads="vector")
+    def output(self, reads, kernel_size):
+        return nn.Sequential(SteerableConv2d(self, reads, Features("data", 1), kernel_size), nn.Flatten(1, 2))
 
 
 def turn(maps, angle):

@@ -11,8 +11,10 @@ F -> lambda F(lambda x, lambda sigma): a shift along the axis. This is kept by
 
 * lifting in space and time: level sigma reads the flow 0, sigma^2, 2 sigma^2 frames ago;
 * convolutions whose kernel at level sigma has its taps sigma cells apart and which see the neighbouring levels;
-* positive homogeneity, f(c w) = c f(w) for c > 0 (LeakyReLU, no biases), which lets the factor lambda through;
+* positive homogeneity, f(c w) = c f(w) for c > 0 (LeakyReLU, no biases): no strength of the flow is special;
 * the readout: last frame + mean over levels of sigma^-2 times the output, whose shift by one level is lambda^3;
+* a unit of its own for every field, the root mean square over the window, taken out before the net and put back after:
+  it carries the factor lambda of a velocity, and none where a scalar keeps its value, w(lambda x, lambda^2 t);
 * a fixed point: what the net would say of a steady flow, its last frame repeated, is subtracted. A steady flow stays
   steady, so the rate of change is of the order of the changes the net has seen, on every level and at every factor.
 
@@ -29,6 +31,7 @@ Worrall and Welling, Deep scale-spaces (2019); Sosnovik et al., scale-equivarian
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -36,16 +39,14 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu_, pad
 from torch.nn.utils import parametrize
 
-from models.backbone import ResidualBlock, Symmetry, odd_kernel
+from models.backbone import ResidualBlock, Symmetry, odd_kernel, option
+from models.fields import Features, of_component
 
 FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)  # of the test set; the paper's Figure 3 wants errors per factor
 TIME_TAPS = 3  # of the lifting: the flow now, sigma^2 and 2 sigma^2 frames ago
 CROP = 16  # upscaled flows are cropped to multiples of what a U-Net halves to nothing
-ROUNDING = 1e-6  # of times and water
+ROUNDING = 1e-6  # of times and masks
 NEGATIVE_SLOPE = 0.01  # of LeakyReLU
-READOUTS = ("rate", "increment", "drift", "frame")
-PROJECTIONS = ("mean", "max", "one")
-LIFTINGS = ("space-time", "space", "release")
 QUIET_OUTPUT = 0.1  # gain of the last convolution at the start: the first forecasts are near the last frame
 
 
@@ -202,7 +203,7 @@ class ScaleUpsampling(nn.Module):
 
 
 class Lifting(nn.Module):
-    """Frames ``(n, T, 2, H, W)`` to features ``(n, 2 * TIME_TAPS, scales, H, W)``: no weights, no blur.
+    """Frames ``(n, T, C, H, W)`` to features ``(n, C * TIME_TAPS, scales, H, W)``: no weights, no blur.
 
     Level sigma gets the flow now and its differences over the last and the last but one sigma^2 frames.
     """
@@ -221,7 +222,7 @@ class Lifting(nn.Module):
     def forward(self, frames):
         recent = frames[:, self.oldest :].flatten(2)
         return (
-            torch.matmul(self.read.to(recent.dtype), recent)  # (n, scales * taps, 2 * H * W)
+            torch.matmul(self.read.to(recent.dtype), recent)  # (n, scales * taps, C * H * W)
             .unflatten(2, frames.shape[2:])
             .flatten(1, 2)
             .unflatten(1, (self.scales, -1))
@@ -229,110 +230,74 @@ class Lifting(nn.Module):
         )
 
 
-class BlurredLifting(nn.Module):
-    """The release's lifting, for comparison: all frames as channels, level sigma is sigma times the flow.
-
-    Levels above 1 are blurred by Gaussians of standard deviation (sigma - 1)^2 in time and sigma - 1 in space.
-    """
-
-    def __init__(self, sigmas):
-        super().__init__()
-        self.sigmas = sigmas
-
-    def forward(self, frames):
-        levels = []
-        for sigma in self.sigmas:
-            level = sigma * frames
-            if sigma > 1:
-                for axis, width in ((1, (sigma - 1) ** 2), (3, sigma - 1), (4, sigma - 1)):
-                    level = blur(level, axis, width)
-            levels.append(level.flatten(1, 2))
-        return torch.stack(levels, 1).transpose(1, 2)
-
-
-def blur(x, axis, width):
-    """Gaussian mean along ``axis`` with standard deviation ``width``; at the ends over the points there are."""
-    index = torch.arange(x.shape[axis], device=x.device, dtype=x.dtype)
-    weights = torch.exp(-0.5 * ((index[:, None] - index) / width).square())
-    return (x.movedim(axis, -1) @ (weights / weights.sum(0))).movedim(-1, axis)
-
-
 class Projection(nn.Module):
-    """The last, linear convolution and the end of the scale axis: features to a frame ``(n, 2, H, W)``.
+    """The last, linear convolution and the end of the scale axis: features to a frame ``(n, C, H, W)``.
 
     Args:
-        conv: features to ``(n, 2, scales, H, W)``.
-        weights: per level, on its output.
-        over_scales: "mean", "max", or "one" level as in the release.
+        conv: features to ``(n, C, scales, H, W)``.
+        weights: per level, on its output; then comes the mean over the levels.
     """
 
-    def __init__(self, conv, weights, over_scales):
+    def __init__(self, conv, weights):
         super().__init__()
-        self.conv, self.over_scales = conv, over_scales
+        self.conv = conv
         self.register_buffer("weights", torch.tensor(weights)[:, None, None], persistent=False)
 
     def forward(self, x):
-        y = self.conv(x) * self.weights
-        return {"mean": lambda: y.mean(2), "max": lambda: y.amax(2), "one": lambda: y[:, :, 0]}[self.over_scales]()
+        return (self.conv(x) * self.weights).mean(2)
 
 
 # ---------------------------------------------------------------- the group and the nets
 
 
+EXPONENTS = {"vector": 1, "scalar": 0}  # of lambda: a passive scalar keeps its values
+
+
+@dataclass(frozen=True)
 class Scale(Symmetry):
-    """Rescale space and time. Features are scalars on a scale axis ``(n, channels, scales, H, W)``.
+    """Rescale space and time. Features are numbers on a scale axis ``(n, channels, scales, H, W)``.
 
     A group element is the upscaling factor f = 1 / lambda; a batch shares one factor, because it sets the size.
 
     Args:
         num_scales: number of levels; sigma^2 = 2^(i - (num_scales - 1) / 2), so five span 1/2 to 2 cells.
         scale_interaction: odd number of neighbouring levels that a convolution sees.
-        readout: the next frame from the output N: "rate" (last frame + sigma^-2 N - the same for a steady flow),
-            "increment" (without sigma^-2), "drift" (without the steady flow) or "frame" (N itself, as in the paper).
-        projection: over the scales: "mean", "max" or "one" (the first level, as in the release).
-        lifting: "space-time", "space" (unit lags on every level) or "release" (its blur, frames as channels).
         release_factors: :meth:`sample` draws the release's test factors.
 
     Raises:
-        ValueError: a number of scales or neighbours, or a name, that is not among these.
+        ValueError: a number of scales or neighbours that cannot be.
     """
 
+    num_scales: int = option(5, "levels, each sqrt(2) times the one before")
+    scale_interaction: int = option(3, "levels that a convolution sees, odd")
+    release_factors: bool = False
+
     name = "Scale"
+    own_frames = ("Mag",)
     keeps_shape = False
     resnet_widths = (32, 32, 64, 64, 128, 128, 128, 128)
     unet_widths = (32, 64, 128, 256)
     unet_up_widths = (64, 32, 16, 8)
-    options = {
-        "num_scales": 5,
-        "scale_interaction": 3,
-        "readout": "rate",
-        "projection": "mean",
-        "lifting": "space-time",
-    }
+    convnet_width = 32
 
-    def __init__(
-        self,
-        num_scales=5,
-        scale_interaction=3,
-        readout="rate",
-        projection="mean",
-        lifting="space-time",
-        release_factors=False,
-    ):
-        if num_scales < 1:
-            raise ValueError(f"num_scales must be at least 1, got {num_scales}")
-        if scale_interaction < 1 or scale_interaction % 2 == 0:
-            raise ValueError(f"scale_interaction must be odd and positive, got {scale_interaction}")
-        for value, choices in ((readout, READOUTS), (projection, PROJECTIONS), (lifting, LIFTINGS)):
-            if value not in choices:
-                raise ValueError(f"unknown {value!r}; choose from {', '.join(choices)}")
-        self.squares = [2.0 ** (level - (num_scales - 1) / 2) for level in range(num_scales)]  # sigma^2, in frames
-        self.sigmas = [math.sqrt(square) for square in self.squares]  # in cells
-        self.neighbours = scale_interaction
-        self.readout, self.projection, self.lifting = readout, projection, lifting
-        self.release_factors = release_factors
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_scales < 1:
+            raise ValueError(f"num_scales must be at least 1, got {self.num_scales}")
+        if self.scale_interaction < 1 or self.scale_interaction % 2 == 0:
+            raise ValueError(f"scale_interaction must be odd and positive, got {self.scale_interaction}")
 
-    # --- the group
+    @property
+    def squares(self):
+        """sigma^2 of the levels: how many frames apart they read the flow."""
+        return [2.0 ** (level - (self.num_scales - 1) / 2) for level in range(self.num_scales)]
+
+    @property
+    def sigmas(self):
+        """sigma of the levels: how many cells apart the taps of their kernels are."""
+        return [math.sqrt(square) for square in self.squares]
+
+    # --- the action
 
     def sample(self, n, generator=None):
         """Factors f ``(n,)`` from the grid 1, 1.25, 1.5, 2, 3, so that windows of equal size form batches.
@@ -356,14 +321,16 @@ class Scale(Symmetry):
     def act_on_window(self, g, frames, present, past, future):
         """w(x / f, t / f^2) / f, trilinear, antialiased in space where it shrinks, cropped to multiples of 16 cells.
 
+        Scalars keep their values (``EXPONENTS``).
+
         Args:
             g: factors ``(n,)``, all equal.
-            frames: ``(n, T, 2, H, W)``.
+            frames: ``(n, T, C, H, W)``.
             present: index of the frame that stays the present.
             past, future: frames to return up to the present and after it.
 
         Returns:
-            ``(n, past + future, 2, f H, f W)``, the sides rounded down to multiples of 16 (whole cells below 16).
+            ``(n, past + future, C, f H, f W)``, the sides rounded down to multiples of 16 (whole cells below 16).
 
         Raises:
             ValueError: different factors, or too few frames.
@@ -377,60 +344,52 @@ class Scale(Symmetry):
         after = (before + 1).clamp(max=frames.shape[1] - 1)
         share = (times - before).clamp(min=0).to(frames)[:, None, None, None]
         first = before[0]
-        frames = resize(frames[:, first : after[-1] + 1].flatten(0, 1), factor).unflatten(0, (len(frames), -1)) / factor
+        frames = resize(frames[:, first : after[-1] + 1].flatten(0, 1), factor).unflatten(0, (len(frames), -1))
+        strength = of_component(self.fields, [factor ** -EXPONENTS[kind] for kind in self.fields])
+        frames = frames * torch.tensor(strength, dtype=frames.dtype, device=frames.device)[:, None, None]
         return torch.lerp(frames[:, before - first], frames[:, after - first], share)
 
-    def growth(self, g):
+    def enlargement(self, g):
         return max(1.0, one_factor(g) ** 2)
 
     def act_on_mask(self, g, mask, frames):
-        """A point is water if every point it is read from is."""
+        """A point is valid if every point it is read from is."""
         return None if mask is None else resize(mask.double(), one_factor(g)) > 1 - ROUNDING
 
     # --- the layers
 
-    def reduce(self, frames):
+    def before(self, frames):
+        """The frames, and below them in the batch a steady flow: the last frame, repeated."""
         last = frames[:, -1:]
-        steady = self.readout in ("rate", "increment")
-        return torch.cat([frames, last.expand_as(frames)]) if steady else frames, last.squeeze(1)
+        return torch.cat([frames, last.expand_as(frames)]), last.squeeze(1)
 
-    def restore(self, frame, state):
-        if self.readout == "frame":
-            return frame
-        if self.readout == "drift":
-            return state + frame
-        change, change_if_steady = frame.chunk(2)
+    def after(self, output, state):
+        change, change_if_steady = output.chunk(2)
         return state + (change - change_if_steady)
 
     def lift(self, input_length):
-        if self.lifting == "release":
-            return BlurredLifting(self.sigmas), 2 * input_length
-        lags = self.squares if self.lifting == "space-time" else [1.0] * len(self.squares)
-        return Lifting(input_length, lags), 2 * TIME_TAPS
+        return Lifting(input_length, self.squares), Features("hidden", self.components * TIME_TAPS)
 
-    def convolution(self, in_channels, out_channels, kernel_size, stride=1):
+    def convolution(self, reads, writes, kernel_size, stride=1, **options):
         layer = ScaleConv2d if stride == 1 else ScaleDownsampling
-        return layer(in_channels, out_channels, kernel_size, self.sigmas, self.neighbours)
+        return layer(reads.channels, writes.channels, kernel_size, self.sigmas, self.scale_interaction, **options)
 
-    def residual_block(self, in_channels, out_channels, kernel_size):
-        def convolution(channels, gain):
-            return ScaleConv2d(channels, out_channels, kernel_size, self.sigmas, self.neighbours, gain=gain)
-
+    def residual_block(self, reads, writes, kernel_size):
         # Without normalisation eight blocks would double the variance eight times.
         gain = len(self.resnet_widths) ** -0.5
-        skip = nn.Identity() if in_channels == out_channels else convolution(in_channels, 1)
-        return ResidualBlock(convolution(in_channels, 1), convolution(out_channels, gain), skip)
-
-    def upsampling(self, in_channels, out_channels):
-        return ScaleUpsampling(in_channels, out_channels, 3, self.sigmas, self.neighbours)
-
-    def output(self, in_channels, kernel_size):
-        conv = ScaleConv2d(
-            in_channels, 2, kernel_size, self.sigmas, self.neighbours, activation=False, gain=QUIET_OUTPUT
+        first = self.convolution(reads, writes, kernel_size)
+        second = self.convolution(writes, writes, kernel_size, gain=gain)
+        return ResidualBlock(
+            first, second, nn.Identity() if reads == writes else self.convolution(reads, writes, kernel_size)
         )
-        is_rate = self.readout in ("rate", "drift")
-        weights = [1 / square if is_rate else 1.0 for square in self.squares]
-        return Projection(conv, weights, self.projection)
+
+    def upsampling(self, reads, writes):
+        return ScaleUpsampling(reads.channels, writes.channels, 3, self.sigmas, self.scale_interaction)
+
+    def output(self, reads, kernel_size):
+        data = Features("data", self.components)
+        conv = self.convolution(reads, data, kernel_size, activation=False, gain=QUIET_OUTPUT)
+        return Projection(conv, [1 / square for square in self.squares])
 
 
 def one_factor(g):

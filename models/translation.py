@@ -5,19 +5,20 @@ symmetry they must fail. Zero padding breaks translation within a receptive fiel
 commutes with shifts by multiples of 16 cells only.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from models.backbone import ResidualBlock, Symmetry, odd_kernel
+from models.fields import Features
 
 
+@dataclass(frozen=True)
 class Translation(Symmetry):
-    """Shift by whole cells. Features are scalars ``(n, channels, H, W)``."""
+    """Shift by whole cells. Features are numbers ``(n, channels, H, W)``."""
 
     name = "None"  # the release's flag: no symmetry beyond translation
-    resnet_widths = (64, 64, 128, 128, 256, 256, 512, 512)
-    unet_widths = (64, 128, 256, 512)
-    unet_up_widths = (128, 64, 32, 16)
 
     def sample(self, n, generator=None):
         """Shifts ``(n, 2)`` of up to 8 cells along x and y (the paper has no test set for translation)."""
@@ -29,28 +30,28 @@ class Translation(Symmetry):
         return torch.stack(shifted)
 
     def lift(self, input_length):
-        return nn.Flatten(1, 2), 2 * input_length
+        return nn.Flatten(1, 2), Features("hidden", self.components * input_length)
 
-    def convolution(self, in_channels, out_channels, kernel_size, stride=1):
+    def convolution(self, reads, writes, kernel_size, stride=1):
         return nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, kernel_size, stride, odd_kernel(kernel_size)),
+            nn.Conv2d(reads.channels, writes.channels, kernel_size, stride, odd_kernel(kernel_size)),
             nn.ReLU(inplace=True),
         )
 
-    def residual_block(self, in_channels, out_channels, kernel_size):
+    def residual_block(self, reads, writes, kernel_size):
         def convolution(channels, *norm):
-            conv = nn.Conv2d(channels, out_channels, kernel_size, padding=odd_kernel(kernel_size))
+            conv = nn.Conv2d(channels, writes.channels, kernel_size, padding=odd_kernel(kernel_size))
             return nn.Sequential(conv, *norm, nn.LeakyReLU(inplace=True))
 
-        first = convolution(in_channels, nn.BatchNorm2d(out_channels))
-        second = convolution(out_channels, nn.BatchNorm2d(out_channels))
-        return ResidualBlock(first, second, nn.Identity() if in_channels == out_channels else convolution(in_channels))
+        first = convolution(reads.channels, nn.BatchNorm2d(writes.channels))
+        second = convolution(writes.channels, nn.BatchNorm2d(writes.channels))
+        return ResidualBlock(first, second, nn.Identity() if reads == writes else convolution(reads.channels))
 
-    def upsampling(self, in_channels, out_channels):
+    def upsampling(self, reads, writes):
         return nn.Sequential(
-            nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(reads.channels, writes.channels, 4, stride=2, padding=1),
             nn.ReLU(inplace=True),
         )
 
-    def output(self, in_channels, kernel_size):
-        return nn.Conv2d(in_channels, 2, kernel_size, padding=odd_kernel(kernel_size))
+    def output(self, reads, kernel_size):
+        return nn.Conv2d(reads.channels, self.components, kernel_size, padding=odd_kernel(kernel_size))

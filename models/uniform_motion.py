@@ -7,7 +7,12 @@ patch mean and then convolving is a convolution by the *zero-sum kernel* W - mea
     y = relu((W - mean W) * x + b) + mean_patch(x).
 
 Exact on every grid, borders included (padding replicates), in the full net: f(x + c) = f(x) + c.
+
+Scalars beside a velocity are passive: c does not change them, their kernels keep their sums and no mean is added back.
+Data of scalars alone are shifted themselves, w + c for a number c: the symmetry of the heat equation.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,112 +20,141 @@ from torch.nn.functional import avg_pool2d, conv2d, pad
 from torch.nn.utils import parametrize
 
 from models.backbone import RepeatedPixelKernel, ResidualBlock, Symmetry, odd_kernel, repeat_pixels, shuffle_pixels
+from models.fields import Features, of_component
 
 
 class ZeroSum(nn.Module):
-    """Parametrisation: subtract from each kernel its mean over frames and taps, per input component.
+    """Parametrisation: subtract from each kernel its mean over frames and taps, per input component that moves.
 
-    ``(2 out, 2 in, k, k)`` with channels u0 v0 u1 v1 ...; the result annihilates flows that are uniform over the
-    patch and the frames.
+    ``(D out, D in, k, k)``, channels by D components; the result annihilates what is uniform over the patch and the
+    frames.
     """
 
+    def __init__(self, moving):
+        super().__init__()
+        self.moving = moving
+
     def forward(self, weight):
-        vectors = weight.unflatten(1, (-1, 2))  # (2 out, in, 2, k, k)
-        return (vectors - vectors.mean((1, 3, 4), keepdim=True)).flatten(1, 2)
+        tuples = weight.unflatten(1, (-1, len(self.moving)))  # (D out, in, D, k, k)
+        return (tuples - moved(tuples.mean((1, 3, 4), keepdim=True), self.moving, 2)).flatten(1, 2)
+
+
+def moved(values, moving, axis):
+    """``values`` with 0 for the components, along ``axis``, that do not move."""
+    if all(moving):
+        return values
+    return torch.stack(
+        [v if m else torch.zeros_like(v) for v, m in zip(values.unbind(axis), moving, strict=True)], axis
+    )
 
 
 class UniformMotionConv2d(nn.Module):
-    """A convolution on vector features ``(n, channels, 2, H, W)``, equivariant to x -> x + c.
+    """A convolution on features ``(n, channels, D, H, W)``, equivariant to x -> x + c.
 
     Args:
-        in_channels, out_channels: numbers of vectors.
+        in_channels, out_channels: numbers of D-tuples, velocities if D is 2.
         kernel_size: odd side of the kernel; padding replicates the border.
+        moving: for each of the D components whether c moves it.
         stride: 2 halves the grid.
         activation: apply ReLU to what is relative to the patch mean.
         restore: add the patch mean back; without it the layer is *invariant*.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, activation=True, restore=True):
+    def __init__(
+        self, in_channels, out_channels, kernel_size, moving=(True, True), stride=1, activation=True, restore=True
+    ):
         super().__init__()
         self.padding = (odd_kernel(kernel_size),) * 4
-        self.activation, self.restore = activation, restore
-        self.conv = nn.Conv2d(2 * in_channels, 2 * out_channels, kernel_size, stride)
-        parametrize.register_parametrization(self.conv, "weight", ZeroSum())
+        self.moving, self.activation, self.restore = moving, activation, restore
+        size = len(moving)
+        self.conv = nn.Conv2d(size * in_channels, size * out_channels, kernel_size, stride)
+        parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving))
 
     def forward(self, x):
         y = self.conv(pad(x.flatten(1, 2), self.padding, mode="replicate"))
         if self.activation:
             y = y.relu_()
-        y = y.unflatten(1, (-1, 2))
+        y = y.unflatten(1, (-1, len(self.moving)))
         if self.restore:
-            mean = pad(x.mean(1), self.padding, mode="replicate")
+            mean = pad(moved(x.mean(1), self.moving, 1), self.padding, mode="replicate")
             y = y + avg_pool2d(mean, self.conv.kernel_size, self.conv.stride).unsqueeze(1)
         return y
 
 
 class UniformMotionUpsampling(nn.Module):
-    """Doubles the grid of ``(n, channels, 2, H, W)``: repeat pixels, then a zero-sum 4 x 4 convolution with ReLU.
+    """Doubles the grid of ``(n, channels, D, H, W)``: repeat pixels, then a zero-sum 4 x 4 convolution with ReLU.
 
     Repeating keeps a uniform flow uniform, which inserting zeros does not. Computed at the low resolution, see
     :class:`~models.backbone.RepeatedPixelKernel`.
     """
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, out_channels, moving=(True, True)):
         super().__init__()
-        self.conv = nn.Conv2d(2 * in_channels, 2 * out_channels, 4)
-        parametrize.register_parametrization(self.conv, "weight", ZeroSum())
+        self.moving, size = moving, len(moving)
+        self.conv = nn.Conv2d(size * in_channels, size * out_channels, 4)
+        parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving))
         parametrize.register_parametrization(self.conv, "weight", RepeatedPixelKernel(), unsafe=True)
 
     def forward(self, x):
         y = conv2d(
             pad(x.flatten(1, 2), (1, 1, 1, 1), mode="replicate"), self.conv.weight, self.conv.bias.repeat_interleave(4)
         )
-        mean = avg_pool2d(repeat_pixels(x.mean(1)), 4, stride=1)
-        return shuffle_pixels(y.relu_()).unflatten(1, (-1, 2)) + mean.unsqueeze(1)
+        mean = avg_pool2d(repeat_pixels(moved(x.mean(1), self.moving, 1)), 4, stride=1)
+        return shuffle_pixels(y.relu_()).unflatten(1, (-1, len(self.moving))) + mean.unsqueeze(1)
 
 
+@dataclass(frozen=True)
 class UniformMotion(Symmetry):
-    """Add a constant velocity. Features are vectors ``(n, channels, 2, H, W)``."""
+    """Add a constant velocity. Features are D-tuples like the data's components ``(n, channels, D, H, W)``."""
 
     name = "UM"
-    resnet_widths = (32, 32, 64, 64, 128, 128, 256, 256)
-    unet_widths = (32, 64, 128, 256)
-    unet_up_widths = (64, 32, 16, 8)
+    own_frames = ("UM",)  # keeps a large c from eating the digits of float32 and bfloat16
+
+    @property
+    def channel_size(self):
+        return self.components
+
+    @property
+    def moving(self):
+        """For every component whether c moves it: those of velocities, or of scalars where there is no velocity."""
+        kinds = of_component(self.fields, self.fields)
+        return tuple(kind == "vector" or "vector" not in kinds for kind in kinds)
 
     def sample(self, n, generator=None):
-        """Velocities c ``(n, 2)``, uniform in [-2, 2]^2, in units of the standardised flow."""
-        return 4 * torch.rand(n, 2, generator=generator) - 2
+        """c ``(n, moving components)``, uniform in [-2, 2], in units of the standardised flow."""
+        return 4 * torch.rand(n, sum(self.moving), generator=generator) - 2
 
     def act(self, g, frames):
         """w + c, on every point: in a moving frame the land moves too."""
-        return frames + g.to(frames)[:, None, :, None, None]
+        c = iter(g.to(frames).unbind(1))
+        shift = [next(c) if moves else frames.new_zeros(len(g)) for moves in self.moving]
+        return frames + torch.stack(shift, 1)[:, None, :, None, None]
 
-    def reduce(self, frames):
-        # Exact arithmetic would not need this; in float32 and bfloat16 it keeps a large c from eating the digits.
-        # The net does not depend on the centre, so no gradient has to pass through it.
-        centre = frames.detach().mean((1, 3, 4), keepdim=True)
-        return frames - centre, centre.squeeze(1)
+    def take_out(self, frames):
+        """The frame of reference of the window's mean: over frames and points, land included."""
+        mean = moved(frames.mean((1, 3, 4), keepdim=True), self.moving, 2)
+        return frames - mean, mean.squeeze(1)
 
-    def restore(self, frame, state):
-        return frame + state
+    def put_back(self, forecast, state):
+        return forecast + state
 
     def lift(self, input_length):
-        return nn.Identity(), input_length
+        return nn.Identity(), Features("hidden", input_length)
 
-    def convolution(self, in_channels, out_channels, kernel_size, stride=1):
-        return UniformMotionConv2d(in_channels, out_channels, kernel_size, stride)
+    def convolution(self, reads, writes, kernel_size, stride=1, **options):
+        return UniformMotionConv2d(reads.channels, writes.channels, kernel_size, self.moving, stride, **options)
 
-    def residual_block(self, in_channels, out_channels, kernel_size):
+    def residual_block(self, reads, writes, kernel_size):
         # The mean passes once, through the skip: equivariant + invariant = equivariant.
-        first = UniformMotionConv2d(in_channels, out_channels, kernel_size)
-        second = UniformMotionConv2d(out_channels, out_channels, kernel_size, restore=False)
-        same = in_channels == out_channels
-        skip = nn.Identity() if same else UniformMotionConv2d(in_channels, out_channels, kernel_size)
-        return ResidualBlock(first, second, skip)
+        first = self.convolution(reads, writes, kernel_size)
+        second = self.convolution(writes, writes, kernel_size, restore=False)
+        return ResidualBlock(
+            first, second, nn.Identity() if reads == writes else self.convolution(reads, writes, kernel_size)
+        )
 
-    def upsampling(self, in_channels, out_channels):
-        return UniformMotionUpsampling(in_channels, out_channels)
+    def upsampling(self, reads, writes):
+        return UniformMotionUpsampling(reads.channels, writes.channels, self.moving)
 
-    def output(self, in_channels, kernel_size):
-        conv = UniformMotionConv2d(in_channels, 1, kernel_size, activation=False)
+    def output(self, reads, kernel_size):
+        conv = self.convolution(reads, Features("hidden", 1), kernel_size, activation=False)
         return nn.Sequential(conv, nn.Flatten(1, 2))

@@ -114,7 +114,7 @@ def test_splits_hold_only_the_frames_of_their_windows(prepared):
 
 def test_standardised_by_the_frames_of_training_only(raw, prepared):
     train, meta = raw[:7, :, ::2, ::2].astype(np.float64), read_meta(prepared)
-    np.testing.assert_allclose([meta["mean"], meta["std"]], [train.mean(), train.std()], rtol=1e-12)
+    np.testing.assert_allclose([*meta["mean"], *meta["std"]], [train.mean(), train.std()], rtol=1e-12)
     frames = np.load(prepared / "train.npy").astype(np.float64)
     assert abs(frames.mean()) < 1e-6
     assert abs(frames.std() - 1) < 1e-6
@@ -410,7 +410,7 @@ def test_summary(prepared, raw, tmp_path, capsys):
     np.save(tmp_path / "raw.npy", raw)
     assert prepare("rbc", "--raw", tmp_path / "raw.npy", "--data_dir", tmp_path, *SMALL) == 0
     out, meta = capsys.readouterr().out, read_meta(tmp_path / "rbc")
-    numbers = (f"data {meta['id']}", "13 windows", "8 windows", "9 windows", f"std {meta['std']:.4g}")
+    numbers = (f"data {meta['id']}", "13 windows", "8 windows", "9 windows", f"std {meta['std'][0]:.4g}")
     for text in (*numbers, "2 x 3 tiles", "land 0.0%", "rms divergence", "MB to"):
         assert text in out
 
@@ -466,7 +466,7 @@ def test_presets_make_windows_by_default(preset):
     """Tiles fit the grid and the frames hold all three splits."""
     args = data_prep.parse_args(["rbc", "--simulate", preset])
     frames = np.broadcast_to(np.float32(0), data_prep.simulation(args).stored_shape)
-    flow = array_source(frames, preset, args.stride, args.tile)
+    flow = array_source([frames], preset, args.stride, args.tile)
     splits = plan_splits(flow.segments, flow.tiles, args.history + args.horizon, args.gap, args.splits)
     assert min(split.count for split in splits.values()) >= 20
     assert shared_frames(splits) == {}

@@ -315,7 +315,15 @@ def test_axes_of_runs_are_labelled(runs):
 def group(symmetry, seeds=(0, 1), width=0.25, **values):
     """Runs of one U-Net, as evaluation.runs has them; ``values`` are functions of the seed."""
     settings = {"dataset": "RBC", "architecture": "Unet", "symmetry": symmetry, "width": width, "amp": False}
-    settings |= {"num_epoch": 2, "train_fraction": 1.0, "augment": [], "data": "a", **SYMMETRIES[symmetry].options}
+    settings |= {
+        "num_epoch": 2,
+        "train_fraction": 1.0,
+        "augment": [],
+        "frame": [],
+        "variant": "",
+        "data": "a",
+        **SYMMETRIES[symmetry].options(),
+    }
     return Group(
         [{**settings, "seed": seed, **{name: value(seed) for name, value in values.items()}} for seed in seeds]
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models import SYMMETRIES
+from models.fields import Features
 from models.magnitude import MagnitudeConv2d
 from models.uniform_motion import UniformMotionConv2d, UniformMotionUpsampling
 
@@ -49,7 +50,7 @@ CASES = [(kernel_size, stride, True) for kernel_size in (3, 5) for stride in (1,
 def test_convolution(symmetry, layer, tolerance, kernel_size, stride, activation):
     name = f"{symmetry}_conv_k{kernel_size}_s{stride}" if activation else f"{symmetry}_conv_k{kernel_size}_linear"
     x, golden, weights = load(name)
-    conv = layer(IN, OUT, kernel_size, stride, activation=activation)
+    conv = layer(IN, OUT, kernel_size, stride=stride, activation=activation)
     fill(conv, weights, "conv2d")
     assert difference(conv(x), golden) < tolerance
 
@@ -58,7 +59,7 @@ def test_convolution(symmetry, layer, tolerance, kernel_size, stride, activation
 @pytest.mark.parametrize(("symmetry", "tolerance"), [("UM", 1e-10), ("Mag", 1e-4)])  # two guarded layers
 def test_residual_block(symmetry, tolerance, name, out):
     x, golden, weights = load(f"{symmetry.lower()}_resblock_{name}")
-    block = SYMMETRIES[symmetry].residual_block(IN, out, 3)
+    block = SYMMETRIES[symmetry].residual_block(Features("hidden", IN), Features("hidden", out), 3)
     fill(block.first, weights, "layer1.conv2d")
     fill(block.second, weights, "layer2.conv2d")
     if out != IN:

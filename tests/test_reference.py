@@ -39,7 +39,7 @@ def split_with_land(folder, name, count, seed):
     np.save(folder / f"{name}_mask.npy", mask)
     entry = {"frames": f"{name}.npy", "mask": f"{name}_mask.npy", "shape": list(frames.shape)}
     entry |= {"segments": [[0, 20]], "first": 0, "count": count}
-    windows = Windows(folder, {"history": 3, "horizon": 2, "splits": {name: entry}}, name)
+    windows = Windows(folder, {"fields": ["vector"], "history": 3, "horizon": 2, "splits": {name: entry}}, name)
     return windows, [(frames[i % 2, i // 2 : i // 2 + 5], mask[i % 2]) for i in range(count)]
 
 

@@ -125,7 +125,12 @@ def test_no_resume_starts_over(data_dir, tmp_path, capsys):
 
 def test_settings_get_folders_of_their_own(data_dir, tmp_path):
     settings = ([], ["--augment=all"], ["--seed=1"], ["--width=0.2"], ["--amp"], ["--train_fraction=0.5"])
-    settings += (["--symmetry=Scale"], ["--symmetry=Scale", "--num_scales=3"], ["--symmetry=Scale", "--lifting=space"])
+    settings += (
+        ["--symmetry=Scale"],
+        ["--symmetry=Scale", "--num_scales=3"],
+        ["--symmetry=Scale", "--variant=space"],
+        ["--frame=UM"],
+    )
     assert len({run_model.run_name(run_model.parse_args(flags)) for flags in settings}) == len(settings)
     for flags in settings[:2]:
         assert run(data_dir, tmp_path, "--num_epoch=1", *flags) == 0
@@ -423,7 +428,9 @@ def test_quick_runs_what_it_lists(tmp_path, code):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--dataset Moon", "unknown dataset 'Moon'; choose from RBC, Ocean"),
+        ("--dataset Moon", "no prepared data in"),
+        ("--frame Scale", "unknown frame 'Scale'; choose from UM, Mag, Rot"),
+        ("--variant drift", "symmetry UM has no variant 'drift'; it has none"),
         ("--symmetry Color", "unknown symmetry 'Color'"),
         ("--architecture VGG", "unknown architecture 'VGG'"),
         ("--augment Color", "unknown symmetry 'Color'"),

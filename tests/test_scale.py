@@ -1,5 +1,6 @@
 """Scale: the action against closed forms, the layers on analytic flows (nothing interpolated), the test sets."""
 
+import dataclasses
 import json
 import math
 
@@ -13,8 +14,10 @@ from torch import nn
 import data_prep
 import run_model
 from evaluation import equivariance_error
+from evaluation.ablation import VARIANTS
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES, build_model
+from models.fields import Features
 from models.scale import (
     Lifting,
     Scale,
@@ -92,12 +95,11 @@ def one_step_error(net, shortest, levels, power=1, side=21):
     return ((moved[:, :, levels] - expected).norm() / expected.norm()).item()
 
 
-def lifted_layer(num_scales, kernel_size=3, activation=True, **lifting):
+def lifted_layer(num_scales, kernel_size=3, symmetry=ACTION):
     torch.manual_seed(0)
-    symmetry = Scale(num_scales=num_scales, **lifting)
-    lift, channels = symmetry.lift(20)
-    conv = ScaleConv2d(channels, 8, kernel_size, symmetry.sigmas, symmetry.neighbours, activation)
-    return nn.Sequential(lift, conv).double()
+    symmetry = dataclasses.replace(symmetry, num_scales=num_scales)
+    lift, features = symmetry.lift(20)
+    return nn.Sequential(lift, symmetry.convolution(features, Features("hidden", 8), kernel_size)).double()
 
 
 # Relative errors measured, by the shortest wavelength in cells:
@@ -131,9 +133,9 @@ def test_other_layers_do_not():
     """The controls: one kernel for all levels (a plain convolution), lags that do not grow, the release's lifting."""
     torch.manual_seed(0)
     plain = nn.Sequential(Lifting(20, [1.0] * 5), ScaleConv2d(6, 8, 3, [1.0] * 5, 3)).double()
-    for net, least in ((plain, 0.1), (lifted_layer(5, lifting="release"), 0.3)):
+    for net, least in ((plain, 0.1), (lifted_layer(5, symmetry=VARIANTS["release"]), 0.3)):
         assert one_step_error(net, 8, slice(2, 4)) > least
-    lags = lifted_layer(5, lifting="space")[0]  # the flow itself is read alike; its changes in time are not
+    lags = lifted_layer(5, symmetry=VARIANTS["space"])[0]  # the flow itself is read alike; its changes in time are not
     assert one_step_error(nn.Sequential(lags, Changes()), 16, slice(2, 4)) > 0.3
     lags = lifted_layer(5)[0]
     assert one_step_error(nn.Sequential(lags, Changes()), 16, slice(2, 4)) < 0.05
@@ -157,13 +159,13 @@ class Rates(nn.Module):
         return self.projection.conv(x) * self.projection.weights
 
 
-@pytest.mark.parametrize(("readout", "power"), [("rate", 3), ("drift", 3), ("increment", 1), ("frame", 1)])
-def test_the_rate_of_change_scales_with_the_third_power(readout, power):
+@pytest.mark.parametrize(("variant", "power"), [("", 3), ("drift", 3), ("increment", 1), ("next-frame", 1)])
+def test_the_rate_of_change_scales_with_the_third_power(variant, power):
     """R(T w) = lambda^3 R(w), one lambda from w and two from dt."""
     torch.manual_seed(0)
-    symmetry = Scale(readout=readout)
-    lift, channels = symmetry.lift(20)
-    net = nn.Sequential(lift, Rates(symmetry.output(channels, 3))).double()
+    symmetry = VARIANTS.get(variant, ACTION)
+    lift, features = symmetry.lift(20)
+    net = nn.Sequential(lift, Rates(symmetry.output(features, 3))).double()
     assert one_step_error(net, 8, slice(2, 4), power=power) < 0.05
     assert one_step_error(net, 8, slice(2, 4), power=4 - power) > 0.3
 
@@ -172,9 +174,8 @@ def test_the_rate_of_change_scales_with_the_third_power(readout, power):
 def test_layers_that_change_the_grid(layer, side):
     """The centre stays where it is. (A halved grid has half the cells per wavelength.)"""
     torch.manual_seed(0)
-    symmetry = Scale()
-    lift, channels = symmetry.lift(20)
-    net = nn.Sequential(lift, layer(channels, 8, 3, symmetry.sigmas, symmetry.neighbours)).double()
+    lift, features = ACTION.lift(20)
+    net = nn.Sequential(lift, layer(features.channels, 8, 3, ACTION.sigmas, ACTION.scale_interaction)).double()
     errors = [one_step_error(net, shortest, slice(2, 4), side=side) for shortest in (8, 16, 32)]
     assert errors[0] < 0.05
     assert all(later < earlier / 1.5 for earlier, later in zip(errors, errors[1:], strict=False))
@@ -183,9 +184,9 @@ def test_layers_that_change_the_grid(layer, side):
 # ---------------------------------------------------------------- whole nets
 
 
-def net(architecture, input_length=10, width=0.125, seed=0, **options):
+def net(architecture, input_length=10, width=0.125, seed=0, symmetry=ACTION, **options):
     torch.manual_seed(seed)
-    return build_model(architecture, "Scale", input_length, width=width, **options).double().eval()
+    return build_model(architecture, symmetry, input_length, width=width, **options).double().eval()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -193,13 +194,13 @@ def net(architecture, input_length=10, width=0.125, seed=0, **options):
 @given(
     c=st.floats(1e-3, 1e3),
     input_length=st.sampled_from([1, 2, 5, 10]),
-    readout=st.sampled_from(["rate", "increment", "drift", "frame"]),
-    projection=st.sampled_from(["mean", "max", "one"]),
-    lifting=st.sampled_from(["space-time", "space", "release"]),
+    symmetry=st.sampled_from([ACTION, *VARIANTS.values()]),
     seed=st.integers(0, 2**32),
 )
-def test_nets_are_homogeneous(architecture, c, input_length, seed, **options):
-    model = net(architecture, input_length, seed=seed, **options)
+def test_nets_are_homogeneous(architecture, c, input_length, seed, symmetry):
+    """Not only by the unit that is taken out before them: their layers are."""
+    model = net(architecture, input_length, seed=seed, symmetry=symmetry)
+    model.frames = []
     x = torch.randn(2, input_length, 2, 16, 32, dtype=torch.float64)
     with torch.no_grad():
         forecast = model(x)
@@ -207,22 +208,12 @@ def test_nets_are_homogeneous(architecture, c, input_length, seed, **options):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("readout", ["rate", "increment"])
-def test_a_steady_flow_stays_steady(architecture, readout):
+@pytest.mark.parametrize("symmetry", [ACTION, VARIANTS["increment"]])
+def test_a_steady_flow_stays_steady(architecture, symmetry):
     x = torch.randn(2, 1, 2, 16, 32, dtype=torch.float64).expand(2, 10, 2, 16, 32)
     with torch.no_grad():
-        assert torch.equal(net(architecture, readout=readout)(x), x[:, -1])
-        assert (net(architecture, readout="drift")(x) - x[:, -1]).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_plain_nets_are_not_homogeneous(architecture):
-    torch.manual_seed(0)
-    model = build_model(architecture, "None", 5, width=0.125).double().eval()
-    x = torch.randn(2, 5, 2, 16, 32, dtype=torch.float64)
-    with torch.no_grad():
-        forecast = model(x)
-        assert (model(3 * x) - 3 * forecast).abs().max() > 0.01 * forecast.abs().max()
+        torch.testing.assert_close(net(architecture, symmetry=symmetry)(x), x[:, -1])
+        assert (net(architecture, symmetry=VARIANTS["drift"])(x) - x[:, -1]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -237,9 +228,6 @@ def test_numbers_of_scales(architecture, options):
     [
         ({"num_scales": 0}, "num_scales must be at least 1, got 0"),
         ({"scale_interaction": 2}, "scale_interaction must be odd and positive, got 2"),
-        ({"readout": "image"}, "unknown 'image'; choose from rate, increment, drift, frame"),
-        ({"projection": "sum"}, "unknown 'sum'; choose from mean, max, one"),
-        ({"lifting": "none"}, "unknown 'none'; choose from space-time, space, release"),
     ],
 )
 def test_options_that_cannot_be_meant(options, message):
@@ -451,7 +439,7 @@ def ramp_dir(tmp_path_factory):
 def ramp_windows(ramp_dir):
     split = {"frames": "test.npy", "mask": None, "shape": [1, 30, 2, 16, 32]}
     split |= {"segments": [[0, 30]], "first": 0, "count": 21}
-    return Windows(ramp_dir, {"history": 6, "horizon": 4, "splits": {"test": split}}, "test")
+    return Windows(ramp_dir, {"fields": ["vector"], "history": 6, "horizon": 4, "splits": {"test": split}}, "test")
 
 
 def test_scores_by_factor(ramp_windows):

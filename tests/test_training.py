@@ -102,7 +102,7 @@ def with_land(tmp_path):
     np.save(tmp_path / "train_mask.npy", mask)
     split = {"frames": "train.npy", "mask": "train_mask.npy", "shape": list(frames.shape)}
     split |= {"segments": [[0, 8], [10, 20]], "first": 1, "count": 12}
-    return tmp_path, {"history": 4, "horizon": 2, "splits": {"train": split}}, frames, mask
+    return tmp_path, {"fields": ["vector"], "history": 4, "horizon": 2, "splits": {"train": split}}, frames, mask
 
 
 def test_windows_are_slices_of_the_frames(with_land):
@@ -160,7 +160,7 @@ def memory_of_an_epoch(folder, frames):
     """MiB by which training on 400 windows, spread over ``frames`` frames of zeros, raises this process's peak."""
     (folder / "train.npy").unlink(missing_ok=True)
     array = np.lib.format.open_memmap(folder / "train.npy", "w+", np.float32, (2, frames // 2, 2, 128, 128))
-    meta = {"history": 24, "horizon": 6}
+    meta = {"fields": ["vector"], "history": 24, "horizon": 6}
     split = {"frames": "train.npy", "mask": None, "shape": list(array.shape), "segments": [[0, frames // 2]]}
     meta["splits"] = {"train": {**split, "first": 0, "count": 2 * (frames // 2 - 29)}}
     del array  # nothing was written: a file of holes
