@@ -26,37 +26,27 @@ from pathlib import Path
 
 import torch
 
-from evaluation import equivariance_error
 from evaluation.ablation import VARIANTS, variant_of
+from evaluation.runs import DATASETS, IDENTITY, data_folder, locked, net_of, read_config, read_metrics
+from evaluation.score import TestSet, equivariance_of, persistence, score, validation_rmse
 from flows.store import load_meta, read_table
 from flows.windows import Windows
 from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
 from utils import (
-    DATASETS,
-    IDENTITY,
     TEST_STEPS,
     InputError,
-    TestSet,
     Training,
     available_memory,
     bfloat16_is_slow,
     choose_device,
     connect,
-    data_folder,
     exit_code,
     forecast,
     keep_memory,
     load_checkpoint,
-    locked,
-    mean_over_windows,
-    net_of,
     peak_memory,
-    persistence,
     processes,
     rank,
-    read_config,
-    read_metrics,
-    score,
     set_precision,
     train,
     wait_for_all,
@@ -64,7 +54,6 @@ from utils import (
 )
 
 ADAM_BYTES = 16  # of a parameter, its gradient and the two moments that Adam keeps of it
-EQUIVARIANCE_WINDOWS = 64  # windows, evenly spread over the test split, on which equivariance errors are measured
 
 
 def parse_args(argv=None):
@@ -310,55 +299,17 @@ def test(model, args, tests):
         dict: ``scores`` and ``persistence`` per test set, and ``equivariance_error`` per symmetry.
     """
     model.eval()
+    of_net = partial(forecast, model, amp=args.amp)
     results = {"scores": {}, "persistence": {}, "equivariance_error": {}}
     for name, tests_of_name in tests.items():
         print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
-        setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size, args.num_workers)
-        results["scores"][name] = score(partial(forecast, model, amp=args.amp), *setting)
-        results["persistence"][name] = score(persistence, *setting, spectra=False)
-        error = equivariance(model, tests_of_name, args)
+        setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
+        results["scores"][name] = score(of_net, *setting, args.num_workers)
+        results["persistence"][name] = score(persistence, *setting, args.num_workers, spectra=False)
+        error = equivariance_of(of_net, *setting)
         if error is not None:
             results["equivariance_error"][name] = error
     return results
-
-
-@torch.inference_mode()
-def equivariance(model, tests, args):
-    """Equivariance error of a roll-out on a few windows spread over a test set: ``{"absolute": .., "relative": ..}``.
-
-    Where batches must share a group element, also ``by_factor``. None where the set is not transformed, or where the
-    transforms of what the model reads are all shorter than that (of scale, all factors are below 1).
-    """
-    symmetry, elements, past = tests.symmetry, tests.elements, args.input_length
-    if symmetry is None:
-        return None
-    groups = tests.groups(past, TEST_STEPS)
-    usable = [i for g, i in groups if g is None or symmetry.source_window(g, past, 0)[0] <= past]
-    if not usable:
-        return None
-
-    def errors(index):
-        size = max(1, int(args.batch_size / symmetry.enlargement(elements[index[:1]])))
-
-        def in_pieces(frames, mask):
-            pieces = [slice(i, i + size) for i in range(0, len(frames), size)]
-            masks = [None if mask is None else mask[i] for i in pieces]
-            steps = [forecast(model, frames[i], TEST_STEPS, m, args.amp) for i, m in zip(pieces, masks, strict=True)]
-            return torch.cat(steps)
-
-        frames, mask = tests.windows.read(index, past, 0)
-        pair = equivariance_error(in_pieces, symmetry, elements[index], frames, mask)
-        return dict(zip(("absolute", "relative"), (error.item() for error in pair), strict=True))
-
-    index = torch.cat(usable).sort().values
-    index = index[torch.linspace(0, len(index) - 1, min(EQUIVARIANCE_WINDOWS, len(index))).long()]
-    if symmetry.keeps_shape:
-        return errors(index)
-    rows = {}
-    for element in elements[index].unique():
-        group = index[elements[index] == element]
-        rows[f"{element.item():g}"] = {"windows": len(group), **errors(group)}
-    return {**mean_over_windows(rows.values()), "by_factor": rows}
 
 
 def report(metrics):
@@ -482,7 +433,8 @@ def train_and_test(args, model, windows, tests, settings, folder):
     print(
         f"{folder.name}: {parameters:,} parameters, {len(windows['train'])} training windows, {args.device}", flush=True
     )
-    history = train(model, windows["train"], windows["valid"], settings, folder)
+    validate = partial(validation_rmse, model, windows["valid"], settings)
+    history = train(model, windows["train"], validate, settings, folder)
     best = load_checkpoint(folder / "best.pt", args.device)
     model.load_state_dict(best["model"])
     return {

@@ -1,13 +1,8 @@
-"""The roll-out, the training loop, checkpoints, processes.
-
-Everything here serves every model alike: a model is a map from
-``(n, time, C, H, W)`` to the next frame ``(n, C, H, W)``.
-"""
+"""Roll-out, training loop, checkpoints, processes: alike for every model ``(n, T, C, H, W)`` -> ``(n, C, H, W)``."""
 
 import contextlib
 import csv
 import ctypes
-import fcntl
 import json
 import math
 import os
@@ -20,20 +15,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import torch
 from torch import distributed, nn
+from torch.distributed.nn.functional import all_reduce  # with its gradient
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from evaluation import fill_land, log_spectrum, spectrum_error, squared_error
-from evaluation.ablation import variant_of
-from models import SYMMETRIES, build_model
-from models.fields import energetic
+from evaluation.rmse import fill_land, squared_error
 
 # ---------------------------------------------------------------- the user
 
@@ -45,10 +39,9 @@ class InputError(Exception):
 def exit_code(main):
     """Run ``main()`` and return the process's exit code.
 
-    Bad input, a full disk and a missing permission end in one line on stderr and 2;
-    an interrupt in one line and 130; a reader of our output that has seen enough, such as ``head``, without a word
-    and 141, as programs do. Anything else is a defect and keeps its traceback, but for the loss of another process.
-    Of several processes the first to fail speaks for all: the others fail for want of it.
+    Bad input, a full disk and a missing permission end in one line on stderr and 2, an interrupt in one line and 130,
+    a reader of our output that has seen enough, such as ``head``, in 141. Anything else is a defect and keeps its
+    traceback. Of several processes the first to fail speaks for all: the others fail for want of it.
     """
     code, line = 0, None
     try:
@@ -97,8 +90,8 @@ def choose_device(name=""):
 def keep_memory():
     """Let the C library keep freed memory for the next tensor, where it is glibc.
 
-    It would give back every large tensor to the system and get empty pages for the next one; filling in those takes
-    longer than many of the convolutions, and most of the time of kernels that are derived from weights.
+    It would give back every large tensor and get empty pages for the next one; filling in those takes longer than many
+    of the convolutions.
     """
     mmap_max, trim_threshold = -4, -1  # parameters of mallopt(3)
     with contextlib.suppress(OSError, AttributeError):
@@ -108,13 +101,10 @@ def keep_memory():
 
 
 def available_memory(device):
-    """Bytes of memory that a device has, free on a CUDA device, in all on a CPU; infinite where nobody tells."""
+    """Bytes of memory that a device has, free on a CUDA device, in all on a CPU."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def bfloat16_is_slow(device):
@@ -132,62 +122,32 @@ def bfloat16_is_slow(device):
 
 
 def peak_memory(device):
-    """Most memory held so far, in MiB: by tensors on a CUDA device, else by the whole process.
-
-    It counts from the start of the process, so a run that was resumed gives the number of its last part.
-    None where the system does not count.
-    """
+    """Most memory held since the start of this process, in MiB: by tensors on a CUDA device, else by all of it."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    try:
-        from resource import RUSAGE_SELF, getrusage
-    except ImportError:  # Windows
-        return None
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return round(getrusage(RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
-class progress:  # noqa: N801 - used as a function
-    """Iterate over ``items`` under a tqdm bar, or with a plain line now and then where stderr is no terminal.
+def progress(items, total, label, note=None):
+    """Iterate over ``items`` under a bar; none where stderr is no terminal, or on other processes than the first.
 
     Args:
         items, total: what to iterate over and how many there are.
         label: what the bar is called.
-        every: seconds between two looks at ``note``; by default half a second on a terminal, 15 seconds else.
+        note: returns the text behind the bar; called only when the bar is drawn again.
     """
-
-    def __init__(self, items, total, label, every=None):
-        self.items, self.total, self.label = items, total, label
-        terminal = sys.stderr.isatty() and rank() == 0
-        self.every = every or (0.5 if terminal else 15 if rank() == 0 else math.inf)
-        self.bar = tqdm(total=total, desc=label, leave=False) if terminal else None
-        self.note = None  # a function that returns the text behind the bar; called only when it is shown
-
-    def __iter__(self):
-        start = shown = time.monotonic()
-        with self.bar or contextlib.nullcontext():
-            for done, item in enumerate(self.items, 1):
-                yield item
-                if self.bar is not None:
-                    self.bar.update()
-                now = time.monotonic()
-                if now - shown < self.every:
-                    continue
-                shown = now
-                text = self.note() if self.note else ""
-                if self.bar is not None:
-                    self.bar.set_postfix_str(text)
-                else:
-                    left = (now - start) / done * (self.total - done)
-                    line = f"{self.label}: {done}/{self.total}, {left:.0f} s left  {text}"
-                    print(line.rstrip(), file=sys.stderr, flush=True)
+    with tqdm(total=total, desc=label, leave=False, disable=None if rank() == 0 else True) as bar:
+        for item in items:
+            yield item
+            if bar.update() and note is not None:
+                bar.set_postfix_str(note(), refresh=False)
 
 
 @contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside ``path``; it takes the place of ``path`` only if the block succeeds."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = Path(path).with_name(f".{Path(path).name}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -201,72 +161,10 @@ def write_json(path, value):
         temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
-# ---------------------------------------------------------------- what a run leaves
-
-DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
-TEST_STEPS = 10  # frames forecast in every test, as in the paper
-# What two runs must share to be the same run; the rest of config.json only describes. "data" is the id of the prepared
-# data.
-IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
-IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "augment", "train_fraction", "amp")
-IDENTITY += ("data",)
-
-
-def data_folder(data_dir, dataset):
-    """Where the prepared data of that name are: the paper's two under their names in small letters."""
-    return data_dir / (dataset.lower() if dataset in DATASETS else dataset)
-
-
-def read_config(folder):
-    """config.json of the run in ``folder``; InputError if it is broken or lacks what tells runs apart."""
-    path = folder / "config.json"
-    symmetry = read_record(path, (*IDENTITY, "num_epoch"))["symmetry"]
-    if symmetry not in SYMMETRIES:
-        raise InputError(f"{path} has the unknown symmetry {symmetry!r}")
-    return read_record(path, SYMMETRIES[symmetry].options())
-
-
-def read_metrics(folder):
-    """metrics.json of the run in ``folder``; InputError if it is broken or lacks a result."""
-    needed = ("scores", "persistence", "equivariance_error", "epochs", "stopped_early", "parameters")
-    return read_record(folder / "metrics.json", needed)
-
-
-def read_record(path, needed):
-    """A JSON object that has all the names ``needed``; InputError if it is broken or lacks one."""
-    try:
-        record = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError):
-        raise InputError(f"{path} is broken; use --no_resume to start over") from None
-    missing = [name for name in needed if name not in record]
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(missing)}; it is of another version: run it again with --no_resume")
-    return record
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Keep other processes out of a run's folder; the system frees it however this process ends.
-
-    Raises:
-        InputError: another process is at this run.
-    """
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process is at the run in {folder}; wait for it or use another --results"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-
-
 # ---------------------------------------------------------------- many processes
 #
-# What one process does with a batch, several do with their shares of it, and add up sums and counts: the same numbers
-# up to the order of summation. All processes hold the same weights and draw from the same generators.
+# What one process does with a batch, several do with their shares of it, and add up sums and counts: the same numbers.
+# All processes hold the same weights and draw from the same generators.
 
 _store = None  # of the processes that torchrun started: who failed first
 
@@ -365,18 +263,6 @@ def gather(part, length):
     return sum_over_processes(whole)
 
 
-class _Sum(torch.autograd.Function):
-    """:func:`sum_over_processes` with its gradient: every process's loss depends on every summand."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return sum_over_processes(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return sum_over_processes(gradient)
-
-
 class SharedBatchNorm(_BatchNorm):
     """Batch norm by the mean and variance of the whole batch, of which this process has a share, maybe an empty one.
 
@@ -392,10 +278,10 @@ class SharedBatchNorm(_BatchNorm):
         wide = x if x.dtype == torch.float64 else x.float()
         axes, shape = [0, *range(2, x.dim())], (-1, *[1] * (x.dim() - 2))
         size = x.numel() // x.shape[1]
-        total = _Sum.apply(torch.cat([wide.sum(axes), wide.new_full((1,), size)]))
+        total = all_reduce(torch.cat([wide.sum(axes), wide.new_full((1,), size)]))
         mean, count = total[:-1] / total[-1], total[-1]
         centred = wide - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(axes)) / count
+        variance = all_reduce(centred.square().sum(axes)) / count
         if self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked += 1
@@ -434,11 +320,13 @@ def shared_roll_out(model):
 
 # ---------------------------------------------------------------- forecasts
 
+TEST_STEPS = 10  # frames forecast in every test, as in the paper
+
 
 def roll_out(model, frames, steps, mask=None, recompute=False):
     """Forecast ``steps`` frames, each from the frames and forecasts before it.
 
-    Kernels that a layer derives from its weights (zero-sum, grouped, ...) are computed once and shared by all steps.
+    Kernels that layers derive from their weights are computed once and shared by all steps.
 
     Args:
         model: ``(n, T, C, H, W)`` -> ``(n, C, H, W)``.
@@ -467,18 +355,6 @@ def roll_out(model, frames, steps, mask=None, recompute=False):
             forecasts.append(forecast)
             frames = torch.cat([frames[:, 1:], forecast[:, None]], 1)
     return torch.stack(forecasts, 1)
-
-
-def net_of(settings, fields):
-    """The net that a run's settings (config.json, or the flags as a dict) describe, for data of these fields.
-
-    Raises:
-        ValueError: settings that describe none.
-    """
-    symmetry = variant_of(settings["symmetry"], settings["variant"])
-    options = {name: settings[name] for name in SYMMETRIES[settings["symmetry"]].options()}
-    sizes = (settings[name] for name in ("input_length", "kernel_size", "width"))
-    return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], **options)
 
 
 def forecast(model, frames, steps, mask=None, amp=False):
@@ -511,51 +387,6 @@ def recomputed(model, frames):
 
     contexts = contextlib.nullcontext(), second_time()
     return checkpoint(model, frames, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
-
-
-def persistence(frames, steps, mask=None):
-    """The forecast that nothing changes: the last frame, ``steps`` times. No forecast that does not beat it is one."""
-    return frames[:, -1:].expand(-1, steps, -1, -1, -1)
-
-
-def transform(symmetry, g, frames, mask, present, past, future):
-    """Apply group elements ``g``, one per sample, to frames ``(n, T, C, H, W)`` and to their mask.
-
-    The result is a window ``past + future`` about the frame ``present``, see ``Symmetry.act_on_window``.
-    """
-    return symmetry.act_on_window(g, frames, present, past, future), symmetry.act_on_mask(g, mask, frames)
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """Windows to forecast, as they are or each transformed by a group element of its own.
-
-    Attributes:
-        windows: :class:`flows.windows.Windows`.
-        symmetry, elements: window i is transformed by the group element ``elements[i]`` first; None: by nothing.
-    """
-
-    __test__ = False  # nothing for pytest to collect
-
-    windows: object
-    symmetry: object = None
-    elements: torch.Tensor | None = None
-
-    def groups(self, past, steps):
-        """Windows whose transforms may share a batch, because they have equal sizes.
-
-        Elements for which the prepared windows are too short (small scale factors) are left out.
-
-        Yields:
-            ``(element, index)``: the windows and their element, a tensor ``(1,)``, or None where all may share a batch.
-        """
-        if self.symmetry is None or self.symmetry.keeps_shape:
-            yield None, torch.arange(len(self.windows))
-            return
-        for element in self.elements.unique():
-            before, after = self.symmetry.source_window(element[None], past, steps)
-            if before <= self.windows.history and after <= self.windows.horizon:
-                yield element[None], (self.elements == element).nonzero().flatten()
 
 
 class MeanSquare:
@@ -594,78 +425,6 @@ class MeanSquare:
         return self.per_step().mean().sqrt().item()
 
 
-@torch.inference_mode()
-def score(forecast, tests, past, steps, batch_size, workers=0, spectra=True):
-    """Score a forecast on every window of a test set.
-
-    Args:
-        forecast: ``(frames, steps, mask)`` -> ``(n, steps, C, H, W)``, such as ``partial(forecast, model)``.
-        tests: :class:`TestSet`.
-        past, steps: input frames and forecast frames.
-        spectra: also compute the energy spectrum errors.
-
-    Returns:
-        dict of ``rmse``, ``rmse_per_step`` and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``. Where
-        transformed windows differ in size, these are means over windows (of squares, for the RMSE), and ``by_factor``
-        holds the same per group element, with the number of ``windows``.
-    """
-    rows = {}
-    for element, index in tests.groups(past, steps):
-        size = batch_size if element is None else max(1, int(batch_size / tests.symmetry.enlargement(element)))
-        row = score_windows(forecast, tests, index, past, steps, size, workers, spectra)
-        if element is None:
-            return row
-        rows[f"{element.item():g}"] = {"windows": len(index), **row}
-    return {**mean_over_windows(rows.values()), "by_factor": rows}
-
-
-def score_windows(forecast, tests, order, past, steps, batch_size, workers, spectra):
-    """Scores of the windows ``order``, one of the groups of ``tests``.
-
-    Every process scores a share of them, or all of them if they are fewer than the processes.
-    """
-    symmetry, elements, energy = tests.symmetry, tests.elements, energetic(tests.windows.fields)
-    error, predicted, true = MeanSquare(), [], []
-    before, after = (past, steps) if symmetry is None else symmetry.source_window(elements[order[:1]], past, steps)
-    whole, divided = len(order), len(order) >= processes() > 1
-    if divided:
-        order = share(order)
-    batches = tests.windows.batches(order, batch_size, before, after, workers)
-    with parametrize.cached():
-        for index, frames, mask in batches:
-            if symmetry is not None:
-                frames, mask = transform(symmetry, elements[index], frames, mask, before - 1, past, steps)
-            prediction, target = forecast(frames[:, :past], steps, mask), frames[:, past:]
-            error.add(prediction, target, mask)
-            if spectra:
-                predicted.append(log_spectrum(prediction[:, :, energy], mask))
-                true.append(log_spectrum(target[:, :, energy], mask))
-    if divided:
-        error.collect()
-    scores = {"rmse": error.rmse(), "rmse_per_step": error.per_step().sqrt().tolist()}
-    if spectra:
-        predicted, true = torch.cat(predicted), torch.cat(true)
-        if divided:
-            predicted, true = gather(predicted, whole), gather(true, whole)
-        scores["ese"] = spectrum_error(predicted, true, "mean").item()
-        scores["ese_per_sample"] = spectrum_error(predicted, true, "per_sample").item()
-    return scores
-
-
-def mean_over_windows(rows):
-    """One dict of scores from several, each with its number of ``windows``: RMSEs by their squares, the rest as is."""
-    rows = list(rows)
-    weights = np.array([row["windows"] for row in rows])
-    means = {}
-    for name in rows[0].keys() - {"windows"}:
-        values = np.array([row[name] for row in rows])
-        if name.startswith("ese"):
-            means[name] = float(np.average(values, 0, weights))
-        else:
-            means[name] = np.sqrt(np.average(values**2, 0, weights)).tolist()
-    return means
-
-
 # ---------------------------------------------------------------- training
 
 WEIGHT_DECAY = 4e-4
@@ -690,13 +449,16 @@ class Training:
     checkpoint: bool = False  # compute each roll-out step again in the backward pass, to save memory
 
 
-def train(model, train_windows, valid_windows, settings, folder):
+def train(model, train_windows, validate, settings, folder):
     """Train with Adam and keep ``log.csv``, ``best.pt`` (lowest validation RMSE) and ``last.pt`` in ``folder``.
 
     The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch. After 50
     epochs training stops when the mean validation RMSE of the last 5 epochs is not below that of the 5 before.
     A run that was killed goes on from ``last.pt`` and ends with the numbers of a run that was not.
     Several processes (see :func:`connect`) share every batch; the first writes the files.
+
+    Args:
+        validate: returns the validation RMSE of the model as it is, see ``evaluation.score.validation_rmse``.
 
     Returns:
         The history: one dict per epoch, the columns of ``log.csv``.
@@ -727,7 +489,7 @@ def train(model, train_windows, valid_windows, settings, folder):
         row = {
             "epoch": epoch,
             "train_rmse": train_epoch(forecaster, optimizer, train_windows, settings, generator, epoch),
-            "valid_rmse": validate(model, valid_windows, settings),
+            "valid_rmse": validate(),
             "learning_rate": learning_rate,
         }
         check_finite(row["valid_rmse"], epoch)
@@ -760,14 +522,13 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
     order = torch.randperm(len(windows), generator=generator)
     batches = windows.batches(order, settings.batch_size, past, future, settings.num_workers, shared=True)
     sizes = [len(batch) for batch in order.split(settings.batch_size)]
-    bar = progress(zip(sizes, batches, strict=True), len(sizes), f"{settings.name} epoch {epoch}".lstrip())
-    error = MeanSquare(shared=True)
-    bar.note = lambda: f"RMSE {check_finite(error.rmse(), epoch):.4f}"
-    for size, (_, frames, mask) in bar:
+    error, label = MeanSquare(shared=True), f"{settings.name} epoch {epoch}".lstrip()
+    note = lambda: f"RMSE {check_finite(error.rmse(), epoch):.4f}"  # noqa: E731
+    for size, (_, frames, mask) in progress(zip(sizes, batches, strict=True), len(sizes), label, note):
         for symmetry in settings.augment:
             g = share(symmetry.sample(size, generator))  # all processes draw for the whole batch
             if len(g):
-                frames, mask = transform(symmetry, g, frames, mask, past - 1, past, future)
+                frames, mask = symmetry.transform(g, frames, mask, past - 1, past, future)
         optimizer.zero_grad()
         with parametrize.cached():
             with precision(windows.device, settings.amp):
@@ -776,13 +537,6 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
             (processes() * loss).backward()
         optimizer.step()
     return check_finite(error.rmse(), epoch)
-
-
-def validate(model, windows, settings):
-    """Validation RMSE over a roll-out as long as in training."""
-    model.eval()
-    setting = (settings.input_length, settings.output_length, settings.batch_size, settings.num_workers)
-    return score(partial(forecast, model, amp=settings.amp), TestSet(windows), *setting, spectra=False)["rmse"]
 
 
 def check_finite(rmse, epoch):

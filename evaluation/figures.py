@@ -23,6 +23,8 @@ from matplotlib.ticker import MaxNLocator
 
 from evaluation import convection
 from evaluation.rmse import rmse
+from evaluation.runs import DATASETS, data_folder, net_of, read_config, read_metrics
+from evaluation.score import persistence
 from evaluation.spectrum import log_spectrum, velocity_spectrum
 from evaluation.style import (
     COLOURS,
@@ -40,17 +42,11 @@ from flows.store import load_meta, read_table
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES
 from utils import (
-    DATASETS,
     TEST_STEPS,
     InputError,
     choose_device,
-    data_folder,
     exit_code,
     load_checkpoint,
-    net_of,
-    persistence,
-    read_config,
-    read_metrics,
     roll_out,
 )
 

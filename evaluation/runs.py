@@ -1,19 +1,97 @@
-"""Finished runs on disk: reading them, grouping them by what they have in common, keeping them as evidence."""
+"""Runs on disk: where they and their data are, what tells them apart, how they are grouped and kept as evidence."""
 
+import contextlib
 import csv
+import fcntl
 import json
 import shlex
 import statistics
 from itertools import product
 from pathlib import Path
 
-from models import ARCHITECTURES, SYMMETRIES
-from utils import DATASETS, IDENTITY, InputError, read_config, read_metrics, replacing, write_json
+from evaluation.ablation import variant_of
+from models import ARCHITECTURES, SYMMETRIES, build_model
+from utils import InputError, replacing, write_json
 
+DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
+# What two runs must share to be the same run; the rest of config.json only describes. "data" is the id of the prepared
+# data.
+IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
+IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "augment", "train_fraction", "amp")
+IDENTITY += ("data",)
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
 SWEEP = ("dataset", "width", "num_epoch", "train_fraction", "amp")
+
+
+# ---------------------------------------------------------------- one run
+
+
+def data_folder(data_dir, dataset):
+    """Where the prepared data of that name are: the paper's two under their names in small letters."""
+    return data_dir / (dataset.lower() if dataset in DATASETS else dataset)
+
+
+def read_config(folder):
+    """config.json of the run in ``folder``; InputError if it is broken or lacks what tells runs apart."""
+    path = folder / "config.json"
+    symmetry = read_record(path, (*IDENTITY, "num_epoch"))["symmetry"]
+    if symmetry not in SYMMETRIES:
+        raise InputError(f"{path} has the unknown symmetry {symmetry!r}")
+    return read_record(path, SYMMETRIES[symmetry].options())
+
+
+def read_metrics(folder):
+    """metrics.json of the run in ``folder``; InputError if it is broken or lacks a result."""
+    needed = ("scores", "persistence", "equivariance_error", "epochs", "stopped_early", "parameters")
+    return read_record(folder / "metrics.json", needed)
+
+
+def read_record(path, needed):
+    """A JSON object that has all the names ``needed``; InputError if it is broken or lacks one."""
+    try:
+        record = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        raise InputError(f"{path} is broken; use --no_resume to start over") from None
+    missing = [name for name in needed if name not in record]
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}; it is of another version: run it again with --no_resume")
+    return record
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keep other processes out of a run's folder; the system frees it however this process ends.
+
+    Raises:
+        InputError: another process is at this run.
+    """
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process is at the run in {folder}; wait for it or use another --results"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def net_of(settings, fields):
+    """The net that a run's settings (config.json, or the flags as a dict) describe, for data of these fields.
+
+    Raises:
+        ValueError: settings that describe none.
+    """
+    symmetry = variant_of(settings["symmetry"], settings["variant"])
+    options = {name: settings[name] for name in SYMMETRIES[settings["symmetry"]].options()}
+    sizes = (settings[name] for name in ("input_length", "kernel_size", "width"))
+    return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], **options)
+
+
+# ---------------------------------------------------------------- many runs
 
 
 class Group:

@@ -48,12 +48,11 @@ class Windows:
         entry = meta["splits"][split]
         self.device = torch.device(device)
         self.fields, self.history, self.horizon = tuple(meta["fields"]), meta["history"], meta["horizon"]
-        self.frames, self.mapping, self.offset = _open_array(Path(folder) / entry["frames"], entry["shape"])
-        self.frame_bytes = self.frames[0, 0].nbytes
+        self.frames, self.mapping = _open_array(Path(folder) / entry["frames"], entry["shape"])
         self.mask = None
         if entry["mask"] is not None:
             tiles, _, _, height, width = entry["shape"]
-            mask, *_ = _open_array(Path(folder) / entry["mask"], [tiles, height, width])
+            mask, _ = _open_array(Path(folder) / entry["mask"], [tiles, height, width])
             self.mask = mask.to(self.device)
         self.tile, self.start = window_starts(entry, self.history + self.horizon)
         if self.device.type == "cuda" and self.frames.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
@@ -75,16 +74,9 @@ class Windows:
         """
         tile = self.tile[index]
         time = self.start[index, None] + torch.arange(self.history - past, self.history + future)
-        mapped = not self.frames.is_cuda and hasattr(mmap, "MADV_WILLNEED")
-        if mapped:
-            # The system fetches all windows at once, not page by page.
-            begins = self.offset + self.frame_bytes * (tile * self.frames.shape[1] + time[:, 0])
-            begins -= begins % mmap.PAGESIZE
-            for begin in begins.tolist():
-                self.mapping.madvise(mmap.MADV_WILLNEED, begin, self.frame_bytes * time.shape[1] + mmap.PAGESIZE)
         frames = self.frames[tile[:, None], time]
-        if mapped:
-            self.mapping.madvise(mmap.MADV_DONTNEED)  # it may keep what was read, this process need not
+        if not self.frames.is_cuda and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)  # the system may keep what was read, this process need not
         if self.device.type == "cuda" and not frames.is_cuda:
             frames = frames.pin_memory().to(self.device, non_blocking=True)
         return frames, None if self.mask is None else self.mask[tile, None]
@@ -115,7 +107,7 @@ class Windows:
 
 
 def _open_array(path, shape):
-    """A mapped ``.npy`` file: a tensor that must not be written to, its ``mmap``, and where in it the array begins."""
+    """A mapped ``.npy`` file: a tensor that must not be written to, and its ``mmap``."""
     try:
         array = np.load(path, mmap_mode="r")  # copy-on-write would have to fit into memory
     except (FileNotFoundError, ValueError, EOFError):
@@ -124,4 +116,4 @@ def _open_array(path, shape):
         raise InputError(f"{path} has shape {array.shape}, meta.json says {tuple(shape)}; run data_prep.py again")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(array), array.base, array.offset
+        return torch.from_numpy(array), array.base

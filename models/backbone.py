@@ -92,6 +92,10 @@ class Symmetry(ABC):
         """
         return self.act(g, frames)
 
+    def transform(self, g, frames, mask, present, past, future):
+        """A transformed window, see ``act_on_window``, and its mask."""
+        return self.act_on_window(g, frames, present, past, future), self.act_on_mask(g, mask, frames)
+
     # --- the frame of reference: where the group's element can be read off a window, any net can be told without it
 
     def take_out(self, frames):

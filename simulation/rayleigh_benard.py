@@ -334,9 +334,11 @@ def _simulate(settings, partial, checkpoint, device):
     stored = (..., slice(None, None, settings.store_every), slice(None, None, settings.store_every))
 
     total, saved_at = spin_up + settings.frames, time.monotonic()
-    bar = progress(range(done, total), total - done, "simulation")
-    bar.note = lambda: f"time {solver.time:.1f}, Nusselt number {solver.nusselt()[0]:.1f}"
-    for i in bar:
+
+    def note():
+        return f"time {solver.time:.1f}, Nusselt number {solver.nusselt()[0]:.1f}"
+
+    for i in progress(range(done, total), total - done, "simulation", note):
         try:
             solver.advance_to((i + 1) * settings.interval)
         except InputError:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from evaluation.score import TestSet, score, validation_rmse
 from flows.store import load_meta
 from flows.windows import Windows
 from models import SYMMETRIES, build_model
 from utils import (
     InputError,
-    TestSet,
     Training,
     connect,
     exit_code,
@@ -28,7 +28,6 @@ from utils import (
     load_checkpoint,
     processes,
     rank,
-    score,
     shared_roll_out,
     store_of_this_start,
     train,
@@ -63,7 +62,7 @@ def fit(data_dir, symmetry, folder):
     if rank() == 0:
         folder.mkdir()
     settings = Training(**SETTINGS, augment=augment, checkpoint=symmetry == "Rot" and processes() > 1)
-    history = train(model, train_windows, valid_windows, settings, folder)
+    history = train(model, train_windows, partial(validation_rmse, model, valid_windows, settings), settings, folder)
     for row in history:
         del row["seconds"]
     model.eval()

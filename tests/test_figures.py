@@ -15,12 +15,13 @@ from evaluation import convection, figures, report, rmse, summary
 from evaluation.convection import autocorrelation, rocking_period, roll_shares, spectrum_along_x, vorticity
 from evaluation.figures import SWEEPS, TEST_STEPS, main
 from evaluation.runs import Group
+from evaluation.score import persistence
 from evaluation.spectrum import power_law, velocity_spectrum
 from evaluation.style import STYLE, new_figure, save
 from flows.store import identity
 from models import SYMMETRIES
 from simulation.rayleigh_benard import PRESETS, simulate
-from utils import InputError, exit_code, persistence
+from utils import InputError, exit_code
 
 
 def pictures(folder):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import netCDF4
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 import data_prep
 import run_model
 import utils
+from evaluation.score import validation_rmse
 from flows.windows import Windows
 from models import build_model
 from utils import Training, exit_code, load_checkpoint
@@ -66,7 +68,7 @@ def test_training_is_adam_on_the_masked_loss(tmp_path):
         split_with_land(tmp_path, name, count, seed) for name, count, seed in (("train", 11, 0), ("valid", 7, 1))
     )
     model, settings = Affine(), Training(3, 2, 4, 2, 0.05, 0.5, seed=3)
-    history = utils.train(model, train, valid, settings, tmp_path)
+    history = utils.train(model, train, partial(validation_rmse, model, valid, settings), settings, tmp_path)
 
     weights = np.array([[0.9, 1.1], [0.3, -0.2]])
     first, second = np.zeros((2, 2)), np.zeros((2, 2))

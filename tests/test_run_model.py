@@ -17,9 +17,11 @@ import torch
 
 import data_prep
 import run_model
+from evaluation.runs import locked
+from evaluation.score import TestSet, equivariance_of
 from flows.windows import Windows
 from models import SYMMETRIES
-from utils import TestSet, exit_code, locked, peak_memory
+from utils import exit_code, peak_memory
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--architecture Unet --input_length 4 --output_length 2 --batch_size 8 --width 0.125 --num_epoch 2".split()
@@ -301,7 +303,7 @@ def test_a_test_set_without_a_window_is_met_before_training(data_dir, tmp_path, 
 def test_no_equivariance_error_of_factors_that_read_too_much(data_dir, meta):
     windows = Windows(data_dir / "rbc", meta, "test")
     tests = TestSet(windows, SYMMETRIES["Scale"], torch.full((len(windows),), 0.5))
-    assert run_model.equivariance(None, tests, run_model.parse_args(QUICK)) is None
+    assert equivariance_of(None, tests, 4, 10, 8) is None
 
 
 @pytest.mark.parametrize("slow", [False, True])

@@ -15,6 +15,7 @@ import data_prep
 import run_model
 from evaluation import equivariance_error
 from evaluation.ablation import VARIANTS
+from evaluation.score import TestSet, persistence, score
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.fields import Features
@@ -28,7 +29,7 @@ from models.scale import (
     interpolation,
     resize,
 )
-from utils import TestSet, exit_code, persistence, score
+from utils import exit_code
 
 ACTION = SYMMETRIES["Scale"]
 STEP = 2**-0.5  # lambda of one step of the scale axis

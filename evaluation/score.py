@@ -1,0 +1,170 @@
+"""Scores of forecasts over the windows of a prepared data set, original or transformed."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn.utils import parametrize
+
+from evaluation.equivariance import equivariance_error
+from evaluation.spectrum import log_spectrum, spectrum_error
+from models.fields import energetic
+from utils import MeanSquare, forecast, gather, processes, share
+
+EQUIVARIANCE_WINDOWS = 64  # windows, evenly spread over the test split, on which equivariance errors are measured
+
+
+def persistence(frames, steps, mask=None):
+    """The forecast that nothing changes: the last frame, ``steps`` times. No forecast that does not beat it is one."""
+    return frames[:, -1:].expand(-1, steps, -1, -1, -1)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Windows to forecast, as they are or each transformed by a group element of its own.
+
+    Attributes:
+        windows: :class:`flows.windows.Windows`.
+        symmetry, elements: window i is transformed by the group element ``elements[i]`` first; None: by nothing.
+    """
+
+    __test__ = False  # nothing for pytest to collect
+
+    windows: object
+    symmetry: object = None
+    elements: torch.Tensor | None = None
+
+    def groups(self, past, steps):
+        """Windows whose transforms may share a batch, because they have equal sizes.
+
+        Elements for which the prepared windows are too short (small scale factors) are left out.
+
+        Yields:
+            ``(element, index)``: the windows and their element, a tensor ``(1,)``, or None where all may share a batch.
+        """
+        if self.symmetry is None or self.symmetry.keeps_shape:
+            yield None, torch.arange(len(self.windows))
+            return
+        for element in self.elements.unique():
+            before, after = self.symmetry.source_window(element[None], past, steps)
+            if before <= self.windows.history and after <= self.windows.horizon:
+                yield element[None], (self.elements == element).nonzero().flatten()
+
+
+@torch.inference_mode()
+def score(forecast, tests, past, steps, batch_size, workers=0, spectra=True):
+    """Score a forecast on every window of a test set.
+
+    Args:
+        forecast: ``(frames, steps, mask)`` -> ``(n, steps, C, H, W)``, such as ``partial(forecast, model)``.
+        tests: :class:`TestSet`.
+        past, steps: input frames and forecast frames.
+        spectra: also compute the energy spectrum errors.
+
+    Returns:
+        dict of ``rmse``, ``rmse_per_step`` and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``. Where
+        transformed windows differ in size, these are means over windows (of squares, for the RMSE), and ``by_factor``
+        holds the same per group element, with the number of ``windows``.
+    """
+    rows = {}
+    for element, index in tests.groups(past, steps):
+        size = batch_size if element is None else max(1, int(batch_size / tests.symmetry.enlargement(element)))
+        row = score_windows(forecast, tests, index, past, steps, size, workers, spectra)
+        if element is None:
+            return row
+        rows[f"{element.item():g}"] = {"windows": len(index), **row}
+    return {**mean_over_windows(rows.values()), "by_factor": rows}
+
+
+def score_windows(forecast, tests, order, past, steps, batch_size, workers, spectra):
+    """Scores of the windows ``order``, one of the groups of ``tests``.
+
+    Every process scores a share of them, or all of them if they are fewer than the processes.
+    """
+    symmetry, elements, energy = tests.symmetry, tests.elements, energetic(tests.windows.fields)
+    error, predicted, true = MeanSquare(), [], []
+    before, after = (past, steps) if symmetry is None else symmetry.source_window(elements[order[:1]], past, steps)
+    whole, divided = len(order), len(order) >= processes() > 1
+    if divided:
+        order = share(order)
+    batches = tests.windows.batches(order, batch_size, before, after, workers)
+    with parametrize.cached():
+        for index, frames, mask in batches:
+            if symmetry is not None:
+                frames, mask = symmetry.transform(elements[index], frames, mask, before - 1, past, steps)
+            prediction, target = forecast(frames[:, :past], steps, mask), frames[:, past:]
+            error.add(prediction, target, mask)
+            if spectra:
+                predicted.append(log_spectrum(prediction[:, :, energy], mask))
+                true.append(log_spectrum(target[:, :, energy], mask))
+    if divided:
+        error.collect()
+    scores = {"rmse": error.rmse(), "rmse_per_step": error.per_step().sqrt().tolist()}
+    if spectra:
+        predicted, true = torch.cat(predicted), torch.cat(true)
+        if divided:
+            predicted, true = gather(predicted, whole), gather(true, whole)
+        scores["ese"] = spectrum_error(predicted, true, "mean").item()
+        scores["ese_per_sample"] = spectrum_error(predicted, true, "per_sample").item()
+    return scores
+
+
+def mean_over_windows(rows):
+    """One dict of scores from several, each with its number of ``windows``: RMSEs by their squares, the rest as is."""
+    rows = list(rows)
+    weights = np.array([row["windows"] for row in rows])
+    means = {}
+    for name in rows[0].keys() - {"windows"}:
+        values = np.array([row[name] for row in rows])
+        if name.startswith("ese"):
+            means[name] = float(np.average(values, 0, weights))
+        else:
+            means[name] = np.sqrt(np.average(values**2, 0, weights)).tolist()
+    return means
+
+
+def validation_rmse(model, windows, settings):
+    """RMSE over a roll-out as long as in training, of a :class:`utils.Training`."""
+    model.eval()
+    setting = (settings.input_length, settings.output_length, settings.batch_size, settings.num_workers)
+    return score(partial(forecast, model, amp=settings.amp), TestSet(windows), *setting, spectra=False)["rmse"]
+
+
+@torch.inference_mode()
+def equivariance_of(forecast, tests, past, steps, batch_size):
+    """Equivariance error of a forecast on a few windows of a test set: ``{"absolute": .., "relative": ..}``.
+
+    Where batches must share a group element, also ``by_factor``. None where the set is not transformed, or where the
+    transforms of what the forecast reads are all shorter than that (of scale, all factors are below 1).
+
+    Args:
+        forecast, tests, past, steps, batch_size: as of :func:`score`.
+    """
+    symmetry, elements = tests.symmetry, tests.elements
+    if symmetry is None:
+        return None
+    usable = [i for g, i in tests.groups(past, steps) if g is None or symmetry.source_window(g, past, 0)[0] <= past]
+    if not usable:
+        return None
+
+    def errors(index):
+        size = max(1, int(batch_size / symmetry.enlargement(elements[index[:1]])))
+
+        def in_pieces(frames, mask):
+            masks = [None] * len(frames) if mask is None else mask.split(size)
+            return torch.cat([forecast(f, steps, m) for f, m in zip(frames.split(size), masks, strict=False)])
+
+        frames, mask = tests.windows.read(index, past, 0)
+        pair = equivariance_error(in_pieces, symmetry, elements[index], frames, mask)
+        return dict(zip(("absolute", "relative"), (error.item() for error in pair), strict=True))
+
+    index = torch.cat(usable).sort().values
+    index = index[torch.linspace(0, len(index) - 1, min(EQUIVARIANCE_WINDOWS, len(index))).long()]
+    if symmetry.keeps_shape:
+        return errors(index)
+    rows = {}
+    for element in elements[index].unique():
+        group = index[elements[index] == element]
+        rows[f"{element.item():g}"] = {"windows": len(group), **errors(group)}
+    return {**mean_over_windows(rows.values()), "by_factor": rows}
