@@ -3,6 +3,7 @@
     python run_model.py --dataset=Ocean --architecture=Unet --symmetry=UM    # data/ocean -> results/Ocean_Unet_UM_...
     python run_model.py --architecture=ResNet --symmetry=Mag --width=0.25    # data/rbc, a quarter of the channels
     python run_model.py --evaluate=results/RUN --data_dir=other              # score its best weights on other data
+    python run_model.py --predict=results/RUN --frames=x.npy --output=y.npy  # forecast your own frames, in their units
     torchrun --nproc_per_node=4 run_model.py --dataset=Ocean                 # four processes share every batch
 
 A run writes config.json, log.csv, best.pt, last.pt and metrics.json into its own folder. A run that finished is not
@@ -27,7 +28,8 @@ from pathlib import Path
 import torch
 
 from evaluation.ablation import VARIANTS, variant_of
-from evaluation.runs import DATASETS, IDENTITY, data_folder, locked, net_of, read_config, read_metrics
+from evaluation.predict import predict
+from evaluation.runs import DATASETS, IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
 from evaluation.score import TestSet, equivariance_of, persistence, score, validation_rmse
 from flows.store import load_meta, read_table
 from flows.windows import Windows
@@ -102,29 +104,53 @@ def parse_args(argv=None):
     add("--num_workers", type=int, default=1, help="threads that read batches ahead (default 1)")
     add("--no_resume", action="store_true", help="remove what this run left behind and start over")
     add("--evaluate", type=Path, metavar="RUN", help="train nothing: score best.pt of this folder, whose net it builds")
-    add("--output", type=Path, metavar="FILE", help="also write the scores of --evaluate to a JSON file")
+    add("--predict", type=Path, metavar="RUN", help="train nothing: forecast --frames with best.pt of this folder")
+    add(
+        "--frames",
+        metavar="FILE",
+        help="of --predict: .npy or .pt (T, C, H, W) in the units of the raw data, NaN on land, T at least the net's "
+        "input_length; or a window of prepared data, FOLDER:SPLIT:NUMBER such as data/rbc:test:0",
+    )
+    add("--steps", type=int, default=TEST_STEPS, help=f"frames that --predict forecasts (default {TEST_STEPS})")
+    add(
+        "--output", type=Path, metavar="FILE", help="of --evaluate: scores as JSON; of --predict: (steps, C, H, W) .npy"
+    )
     args = parser.parse_args(argv)
-    if args.evaluate is None:
-        if args.output is not None:
-            raise InputError("--output goes with --evaluate; a run writes its own metrics.json")
-        return check_args(args)
-    return take_net_from_run(parser, argv, args.evaluate)
+    if args.evaluate is not None:
+        return take_net_from_run(parser, argv, args.evaluate)
+    if args.predict is not None:
+        return check_prediction(args)
+    if args.output is not None or args.frames is not None:
+        raise InputError("--output goes with --evaluate or --predict, --frames with --predict")
+    return check_args(args)
+
+
+def check_output(path):
+    """Refuse a file that exists, or lies in no folder, before the work."""
+    if path is not None and (path.exists() or not path.parent.is_dir()):
+        raise InputError(f"--output {path} must be a new file in a folder that exists")
+
+
+def check_prediction(args):
+    """Refuse what cannot be forecast."""
+    check_run(args.predict)
+    check_output(args.output)
+    if args.frames is None or args.output is None or args.output.suffix != ".npy" or args.steps < 1:
+        raise InputError("--predict wants --frames to read, an --output that ends in .npy and --steps from 1 on")
+    args.device = choose_device(args.device)
+    return args
 
 
 def take_net_from_run(parser, argv, folder):
     """Parse again, the defaults being those of the run in ``folder``; refuse flags that ask for another net."""
-    for name in ("config.json", "best.pt"):
-        if not (folder / name).is_file():
-            raise InputError(f"no run to evaluate in {folder}: it has no {name}")
-    config = read_config(folder)
+    config = check_run(folder)
     net = {name: config[name] for name in (*NET, *SYMMETRIES[config["symmetry"]].options())}
     parser.set_defaults(**net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
     args = check_args(parser.parse_args(argv))
     for name, value in net.items():
         if getattr(args, name) != value:
             raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
-    if args.output is not None and (args.output.exists() or not args.output.parent.is_dir()):
-        raise InputError(f"--output {args.output} must be a new file in a folder that exists")
+    check_output(args.output)
     return args
 
 
@@ -237,12 +263,13 @@ def find_run(args, meta):
         InputError: the folder holds another run.
     """
     folder = args.results / run_name(args)
-    about_this_call = ("no_resume", "results", "evaluate", "output")
+    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output")
     config = {name: value for name, value in vars(args).items() if name not in about_this_call}
     config |= {
         "data_dir": str(args.data_dir),
         "device": str(args.device),
         "data": meta["id"],
+        **{name: meta[name] for name in ("fields", "mean", "std", "units")},
         "git": git_revision(),
         "torch": torch.__version__,
         "machine": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine(),
@@ -361,6 +388,11 @@ def evaluate(args):
     data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
     check_data(args, meta)
+    trained_on = read_config(args.evaluate).get("fields", ["vector"])
+    if meta["fields"] != trained_on:
+        raise InputError(
+            f"{args.evaluate} forecasts {' and '.join(trained_on)}, {data} has {' and '.join(meta['fields'])}"
+        )
     windows = {name: Windows(data, meta, name, args.device) for name in ("test", "domain") if name in meta["splits"]}
     tests = test_sets(args, meta, windows)
     model = make_model(args, meta["fields"])
@@ -383,6 +415,8 @@ def main(argv=None):
     args.device = connect(args.device)
     if args.device.type == "cpu":
         keep_memory()
+    if args.predict is not None:
+        return predict(args.predict, args.frames, args.steps, args.output, args.device)
     if args.evaluate is not None:
         return evaluate(args)
     data = data_folder(args.data_dir, args.dataset)

@@ -42,6 +42,14 @@ def read_config(folder):
     return read_record(path, SYMMETRIES[symmetry].options())
 
 
+def check_run(folder):
+    """The config of a run that has weights; InputError where there is none."""
+    for name in ("config.json", "best.pt"):
+        if not (folder / name).is_file():
+            raise InputError(f"no run with weights in {folder}: it has no {name}")
+    return read_config(folder)
+
+
 def read_metrics(folder):
     """metrics.json of the run in ``folder``; InputError if it is broken or lacks a result."""
     needed = ("scores", "persistence", "equivariance_error", "epochs", "stopped_early", "parameters")

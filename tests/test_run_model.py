@@ -20,7 +20,7 @@ import run_model
 from evaluation.runs import locked
 from evaluation.score import TestSet, equivariance_of
 from flows.windows import Windows
-from models import SYMMETRIES
+from models import SYMMETRIES, build_model
 from utils import exit_code, peak_memory
 
 ROOT = Path(__file__).parents[1]
@@ -241,7 +241,7 @@ def test_scoring_on_data_that_do_not_fit(data_dir, finished, tmp_path, capsys, s
 def test_no_run_to_score(finished, data_dir, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     assert evaluate(tmp_path) == 2
-    assert "no run to evaluate in" in capsys.readouterr().err
+    assert "no run with weights in" in capsys.readouterr().err
     shutil.copy(next(finished.glob("*/config.json")), tmp_path / "run")
     assert evaluate(tmp_path) == 2
     assert "it has no best.pt" in capsys.readouterr().err
@@ -252,7 +252,80 @@ def test_no_run_to_score(finished, data_dir, tmp_path, capsys):
     assert evaluate(tmp_path, "--data_dir", data_dir) == 2
     assert "config.json lacks dataset, kernel_size" in capsys.readouterr().err
     assert exit_code(lambda: run_model.main(["--output", str(tmp_path / "scores.json")])) == 2
-    assert "--output goes with --evaluate" in capsys.readouterr().err
+    assert "--output goes with --evaluate or --predict" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- forecasts of one's own frames
+
+
+def predict(folder, *arguments):
+    (folder,) = folder.iterdir()
+    return exit_code(lambda: run_model.main(["--predict", str(folder), "--device", "cpu", *map(str, arguments)]))
+
+
+def test_forecasts_in_the_units_of_the_raw_data(data_dir, meta, finished, tmp_path, capsys):
+    """From an array and from a window of prepared data: the net's forecast of the standardised frames, scaled back."""
+    windows = Windows(data_dir / "rbc", meta, "test")
+    frames, _ = windows.read(torch.tensor([7]), meta["history"], 0)
+    (folder,), (mean,), (std,) = finished.iterdir(), meta["mean"], meta["std"]
+    assert std != 1
+    model = build_model("Unet", "Mag", 4, width=0.125).eval()
+    model.load_state_dict(torch.load(folder / "best.pt", weights_only=True)["model"])
+    with torch.no_grad():
+        past, expected = list(frames.unbind(1)), []
+        for _ in range(5):
+            past.append(model(torch.stack(past[-4:], 1)))
+            expected.append(past[-1][0] * std + mean)
+    np.save(tmp_path / "mine.npy", frames[0] * std + mean)
+    for i, source in enumerate((tmp_path / "mine.npy", f"{data_dir}/rbc:test:7")):
+        output = tmp_path / f"{i}.npy"
+        assert predict(finished, "--frames", source, "--steps", 5, "--output", output) == 0
+        assert f"wrote {output}: (5, 2, 16, 16)" in capsys.readouterr().out
+        np.testing.assert_allclose(np.load(output), torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_land_of_ones_own_frames(finished, tmp_path):
+    """It is where there is no number, and stays so; nothing of it reaches the flow."""
+    frames = np.random.default_rng(0).standard_normal((6, 2, 16, 32)).astype(np.float32)
+    land = np.zeros((16, 32), bool)
+    land[4:7, 10:20] = True
+    outputs = []
+    for name, fill in (("nan", np.nan), ("mixed", frames)):
+        np.save(tmp_path / f"{name}.npy", np.where(land, fill, frames))
+        assert predict(finished, "--frames", tmp_path / f"{name}.npy", "--output", tmp_path / f"{name}_out.npy") == 0
+        outputs.append(np.load(tmp_path / f"{name}_out.npy"))
+    assert np.isnan(outputs[0][..., land]).all()
+    assert np.isfinite(outputs[0][..., ~land]).all()
+    assert np.isfinite(outputs[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--output y.npy", "--predict wants --frames"),
+        ("--frames x.npy", "--predict wants --frames"),
+        ("--frames x.npy --output y.txt", "an --output that ends in .npy"),
+        ("--frames x.npy --output y.npy --steps 0", "--steps from 1 on"),
+        ("--frames nowhere.npy --output y.npy", "nowhere.npy is not there"),
+        (
+            "--frames small.npy --output y.npy",
+            "has shape (3, 2, 16, 16), this net wants (T, 2, H, W): at least 4 frames",
+        ),
+        ("--frames odd.npy --output y.npy", "H and W multiples of 16"),
+        ("--frames {data}/rbc:later:0 --output y.npy", "SPLIT one of train, valid, test"),
+        ("--frames {data}/rbc:test:999 --output y.npy", "windows, counted from 0"),
+        ("--frames x.npy --output nowhere/y.npy", "must be a new file in a folder that exists"),
+    ],
+)
+def test_what_cannot_be_forecast(data_dir, finished, tmp_path, capsys, monkeypatch, arguments, message):
+    finished = finished.resolve()
+    monkeypatch.chdir(tmp_path)
+    for name, shape in {"x": (4, 2, 16, 16), "small": (3, 2, 16, 16), "odd": (4, 2, 16, 17)}.items():
+        np.save(f"{name}.npy", np.zeros(shape, np.float32))
+    assert predict(finished, *arguments.format(data=data_dir).split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("y.npy").exists()
 
 
 @pytest.mark.parametrize("symmetry", ["UM", *(pytest.param(s, marks=pytest.mark.slow) for s in ("None", "Rot"))])

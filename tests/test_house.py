@@ -1,0 +1,116 @@
+"""The rooms: imports run one way, files stay small enough to read, every link and snippet of the documents works."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# From the bottom up. A module may import those of lower floors, and those of its own as long as there is no circle.
+FLOORS = [
+    "models",
+    "evaluation.rmse evaluation.spectrum evaluation.equivariance evaluation.ablation evaluation.__init__",
+    "utils",
+    "simulation",
+    "flows",
+    "evaluation",
+    "data_prep run_model",
+]
+LINES = {"data_prep.py": 400, "utils.py": 600, **{f"flows/{path.name}": 400 for path in (ROOT / "flows").glob("*.py")}}
+
+
+def modules():
+    """``{name: path}`` of all modules of the project, packages as ``package.__init__``."""
+    paths = [path for pattern in ("*.py", "*/*.py") for path in ROOT.glob(pattern) if path.parent.name != "tests"]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+
+
+def imports(path, names):
+    """Names of the project's modules that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            wanted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in wanted:
+            found |= {name, f"{name}.__init__"} & names
+    return found
+
+
+def floor(name):
+    """The lowest floor that names a module, or its package."""
+    for level, members in enumerate(FLOORS):
+        if {name, name.split(".")[0]} & set(members.split()):
+            return level
+    raise AssertionError(f"{name} is in no room")
+
+
+def arrows():
+    paths = modules()
+    return {name: imports(path, paths.keys()) - {name} for name, path in paths.items()}
+
+
+def test_imports_run_one_way():
+    for name, used in arrows().items():
+        for other in used:
+            assert floor(other) <= floor(name), f"{name} imports {other} from above"
+
+
+def test_no_imports_in_circles():
+    left = arrows()
+    while left:
+        free = {name for name, used in left.items() if not used & left.keys()}
+        assert free, f"a circle among {sorted(left)}"
+        left = {name: used for name, used in left.items() if name not in free}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_files_are_small(name):
+    assert len((ROOT / name).read_text().splitlines()) <= LINES[name]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    text = document.read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document if not path else (document.parent / path).resolve()
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, link
+
+
+def test_named_tests_and_files_exist():
+    """What the documents call by name, in backquotes: files of the project and tests."""
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    for document in DOCUMENTS:
+        for name in re.findall(r"`(test_\w+)`", document.read_text()):
+            assert f"def {name}(" in tests, f"{document.name} names {name}"
+        for name in re.findall(
+            r"`((?:models|evaluation|flows|simulation|tests|docs)/[\w./]+\.\w+)`", document.read_text()
+        ):
+            assert (ROOT / name).exists(), f"{document.name} names {name}"
+
+
+def test_readme_python_runs():
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        done = subprocess.run([sys.executable, "-c", snippet], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
