@@ -335,17 +335,21 @@ def verdict_lines(groups, markdown):
     return "\n".join(lines)
 
 
-def report(folders, form="text", subject="scores"):
+def report(folders, form="text", subject="scores", match=""):
     """The report on the runs in ``folders`` as one string.
 
     Args:
         form: "text", "markdown" or "csv".
-        subject: "scores" (with errors of equivariance and costs), "factors" or "verdicts".
+        subject: "scores" (with errors of equivariance and costs), "rmse", "factors" or "verdicts".
+        match: a regular expression that the data set and the label of a row must match, such as "RBC Unet".
 
     Raises:
         InputError: no finished run there, or a broken one; no scale net for "factors".
     """
-    groups = group_runs(load_runs(*folders))
+    every = group_runs(load_runs(*folders))
+    groups = [group for group in every if re.search(match, f"{group.title} {group.label}")]
+    if not groups:
+        raise InputError(f"--match {match} matches none of {', '.join(f'{g.title} {g.label}' for g in every[:5])} ...")
     if subject == "verdicts":
         return verdict_lines(groups, form == "markdown")
     if form == "csv":
@@ -354,7 +358,7 @@ def report(folders, form="text", subject="scores"):
     experiments = {}
     for group in groups:
         experiments.setdefault(group.title, []).append(group)
-    tables = {"scores": tables_of, "factors": factor_tables}[subject]
+    tables = {"scores": tables_of, "rmse": lambda of: [score_table(of, "rmse")], "factors": factor_tables}[subject]
     parts = [render(table) for members in experiments.values() for table in tables(members)]
     if not parts:
         raise InputError(f"no scale net tested by factor in {', '.join(map(str, folders))}")
@@ -390,7 +394,7 @@ def with_reports(text, root):
         if "<!-- report:" in old:
             raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
         args = parser_of_results().parse_args(shlex.split(arguments))
-        body = report([root / folder for folder in args.results], "markdown", args.subject)
+        body = report([root / folder for folder in args.results], "markdown", args.subject, args.match)
         return f"{opening}\n{body}\n\n{closing}"
 
     result, count = MARKED.subn(again, text)
@@ -409,9 +413,11 @@ def parser_of_results(**options):
     subject = parser.add_mutually_exclusive_group()
     for name, words in {
         "verdicts": "judge the paper's claims instead (evaluation/claims.py)",
+        "rmse": "the RMSE tables alone",
         "factors": "compare scale nets with plain nets by upscaling factor, and by frame, instead",
     }.items():
         subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)
+    parser.add_argument("--match", default="", metavar="REGEX", help="only rows whose data set and label it matches")
     parser.set_defaults(subject="scores")
     return parser
 
@@ -428,7 +434,8 @@ def main(argv=None):
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write the reports between a file's markers again")
     args = parser.parse_args(argv)
     if args.readme is not None:
-        text = with_reports(args.readme.read_text(), args.readme.resolve().parent)
+        folder = args.readme.resolve().parent
+        text = with_reports(args.readme.read_text(), folder.parent if folder.name == "docs" else folder)
         with replacing(args.readme) as temporary:
             temporary.write_text(text)
         return
@@ -442,7 +449,7 @@ def main(argv=None):
     if args.figures is not None:
         draw(args.results, args.figures)
         return
-    print(report(args.results, args.form, args.subject))
+    print(report(args.results, args.form, args.subject, args.match))
 
 
 if __name__ == "__main__":

@@ -559,9 +559,11 @@ def test_markers_that_are_not_closed(tmp_path, capsys, text):
     assert (tmp_path / "README.md").read_text() == text
 
 
-def test_readme_shows_the_committed_evidence():
-    text = (ROOT / "README.md").read_text()
-    assert report.with_reports(text, ROOT) == text, "run python -m evaluation.report --readme README.md"
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_documents_show_the_committed_evidence(name):
+    text = (ROOT / name).read_text()
+    assert "<!-- report:" in text
+    assert report.with_reports(text, ROOT) == text, f"run python -m evaluation.report --readme {name}"
 
 
 def test_committed_evidence_is_whole():
