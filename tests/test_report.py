@@ -40,7 +40,9 @@ def write_run(results, scores, data="a", persistence=1.0, seconds=(3.0, 1.0, 2.0
     flags = [f"--{name}={value}" for name, value in {"num_epoch": 3, "device": "cpu", **changes}.items()]
     args = run_model.parse_args(flags)
     args.results = Path(results)
-    folder, config, _ = run_model.find_run(args, {"id": data})
+    folder, config, _ = run_model.find_run(
+        args, {"id": data, "fields": ["vector"], "mean": [0.0], "std": [1.0], "units": None}
+    )
     folder.mkdir(parents=True)
     same = ("dataset", "architecture", "symmetry")
     (folder / "config.json").write_text(json.dumps(config))
