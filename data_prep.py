@@ -74,7 +74,7 @@ def prepare_rbc(args):
         source = array_source(arrays, raw, args.stride, args.tile, args.fields)
         source.notes += notes
         source.units = "free-fall units" if args.simulate else None
-        lines = write_dataset(folder, "rbc", source, args, centre=True)
+        lines = write_dataset(folder, "rbc", {"train": source}, args, centre=True)
     report(lines, target)
 
 
@@ -83,7 +83,7 @@ def prepare_array(args):
     target = Path(args.data_dir, args.name)
     with new_folder(target) as folder:
         source = array_source([load_array(args.raw)], args.raw, args.stride, args.tile, args.fields)
-        lines = write_dataset(folder, args.name, source, args)
+        lines = write_dataset(folder, args.name, {"train": source}, args)
     report(lines, target)
 
 
@@ -121,13 +121,13 @@ def prepare_ocean(args):
     with new_folder(target) as folder:
         train = open_record(args.train, args.tile, names, args.train_box)
         test = open_record(args.test, args.tile, names, args.test_box) if args.test else None
-        source = ocean_source(train, args.max_land, args.keep_zeros)
-        domain = test and ocean_source(test, args.max_land, args.keep_zeros, "survey of test")
-        if domain and domain.time_step not in (source.time_step, None):
-            raise InputError(
-                f"the test files step by {domain.time_step} s, wanted {source.time_step} s as in the train files"
-            )
-        lines = write_dataset(folder, "ocean", source, args, domain)
+        sources = {"train": ocean_source(train, args.max_land, args.keep_zeros)}
+        if test:
+            sources["domain"] = ocean_source(test, args.max_land, args.keep_zeros, "survey of test")
+            step, wanted = (sources[name].time_step for name in ("domain", "train"))
+            if step not in (wanted, None):
+                raise InputError(f"the test files step by {step} s, wanted {wanted} s as in the train files")
+        lines = write_dataset(folder, "ocean", sources, args)
     report(lines, target)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,17 @@ class Source:
         fields: what the C components are, see ``models.fields``.
         tiles: number of tiles.
         size: ``(h, w)`` of a tile.
-        segments: frame ranges ``[begin, end)`` without a gap in time.
+        segments: frame ranges ``[begin, end)`` without a gap in time: the pieces of a record, or trajectories.
         frame_bytes: memory that reading one frame takes.
         files: names of the files.
         box: west, east, south and north of the part of them that was read, in degrees; None for all.
         mask: bool ``(tiles, h, w)``, True where there is flow; None if there is everywhere.
         dates: ISO date of every frame, or None.
-        time_step: seconds between frames, or None.
+        time_step: time between frames, in seconds where frames have dates, else in the data's own units; or None.
         units: units of the raw values, or None.
+        spacing: distances between points, ``[along y, along x]``, or None.
+        periodic: which of "y" and "x" (rows and columns) end in a tile where they begin.
+        parameters: of the flow, such as a Rayleigh number: ``{name: [one value per segment]}``.
         notes: lines for the summary.
     """
 
@@ -42,9 +45,17 @@ class Source:
     box: list[float] | None = None
     mask: np.ndarray | None = None
     dates: list[str] | None = None
-    time_step: int | None = None
+    time_step: float | None = None
     units: str | None = None
+    spacing: list[float] | None = None
+    periodic: list[str] = field(default_factory=list)
+    parameters: dict[str, list] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def part(self, begin, end):
+        """The Source of the segments ``[begin, end)`` only."""
+        parameters = {name: values[begin:end] for name, values in self.parameters.items()}
+        return replace(self, segments=self.segments[begin:end], parameters=parameters)
 
 
 def frame_blocks(ranges, frame_bytes):

@@ -50,15 +50,61 @@ def plan_splits(segments, tiles, window, gap, wanted):
         InputError: fewer than three window starts besides the gaps.
     """
     available = count_windows(segments, tiles, window, gap, 3) - 2 * gap * tiles
-    counts = list(wanted)
-    if sum(counts) > available:
-        counts = [1 + (available - 3) * count // sum(wanted) for count in wanted]
-        counts[0] += available - sum(counts)
+    counts = list(wanted) if sum(wanted) <= available else proportional(available, wanted)
     splits, begin = {}, 0
     for name, count in zip(("train", "valid", "test"), counts, strict=True):
         splits[name] = cut(segments, tiles, window, begin, count)
         begin += count + gap * tiles
     return splits
+
+
+def plan(sources, window, gap, wanted):
+    """Which windows make up the splits.
+
+    Args:
+        sources: ``{split: Source}``, see :func:`flows.store.write_dataset`.
+        window, gap, wanted: as of :func:`plan_splits`; ``wanted`` may be None, all windows, of sources that bring their
+            splits.
+
+    Returns:
+        ``({split: Source}, {split: Split})``
+    """
+    limits = dict(zip(("train", "valid", "test"), wanted or 3 * [None], strict=True))
+    limits["domain"] = limits["test"]
+    plans = {}
+    if "valid" not in sources:
+        train = sources["train"]
+        plans = plan_splits(train.segments, train.tiles, window, gap, wanted)
+        sources = {**dict.fromkeys(plans, train), **sources}
+    for name, source in sources.items():
+        if name not in plans:
+            plans[name] = first_windows(source.segments, source.tiles, window, limits[name])
+    return sources, plans
+
+
+def proportional(total, wanted):
+    """Three counts that add up to ``total``, which is 3 or more, in the proportions ``wanted``; each is 1 or more."""
+    counts = [1 + (total - 3) * count // sum(wanted) for count in wanted]
+    counts[0] += total - sum(counts)
+    return counts
+
+
+def share_trajectories(source, wanted):
+    """Give whole trajectories to train, valid and test, so that these have no frame in common.
+
+    Args:
+        source: Source whose segments are trajectories.
+        wanted: three proportions.
+
+    Returns:
+        ``{"train": Source, "valid": Source, "test": Source}``; of fewer than three trajectories ``{"train": source}``,
+        which is to be cut in time.
+    """
+    if len(source.segments) < 3:
+        return {"train": source}
+    ends = [0, *itertools.accumulate(proportional(len(source.segments), wanted))]
+    parts = zip(("train", "valid", "test"), itertools.pairwise(ends), strict=True)
+    return {name: source.part(*part) for name, part in parts}
 
 
 def shared_frames(splits):
@@ -72,9 +118,10 @@ def shared_frames(splits):
     return shared
 
 
-def plan_domain(segments, tiles, window, wanted):
-    """The first ``wanted`` windows of another ocean, or all if there are fewer."""
-    return cut(segments, tiles, window, 0, min(wanted, count_windows(segments, tiles, window, 0, 1)))
+def first_windows(segments, tiles, window, wanted=None):
+    """The first ``wanted`` windows of a source, or all if there are fewer or it is None."""
+    available = count_windows(segments, tiles, window, 0, 1)
+    return cut(segments, tiles, window, 0, min(wanted or available, available))
 
 
 def count_windows(segments, tiles, window, gap, parts):

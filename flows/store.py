@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from flows.source import frame_blocks
-from flows.splits import plan_domain, plan_splits, shared_frames
+from flows.splits import plan, shared_frames
 from models import SYMMETRIES
 from models.fields import SIZES, components, of_component, parts
 from models.rotation import Rotation
@@ -38,8 +38,11 @@ def identity(meta):
     """
     keys = ("schema", "fields", "history", "horizon", "mean", "std", "tile", "units", "time_step", "table_sha256")
     of_split = ("sha256", "mask_sha256", "shape", "segments", "first", "count")
-    content = {key: meta[key] for key in keys}
-    content["splits"] = {name: {key: split[key] for key in of_split} for name, split in meta["splits"].items()}
+    content = {key: meta[key] for key in keys} | {key: meta[key] for key in ("spacing", "periodic") if key in meta}
+    content["splits"] = {
+        name: {key: split[key] for key in (*of_split, *(split.keys() & {"parameters"}))}
+        for name, split in meta["splits"].items()
+    }
     return checksum(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())[:16]
 
 
@@ -204,6 +207,8 @@ def describe_split(folder, name, source, split, frames):
     if source.mask is not None:
         np.save(folder / f"{name}_mask.npy", source.mask)
     ends = list(itertools.accumulate(end - begin for begin, end in split.ranges))
+    of_range = [next(i for i, s in enumerate(source.segments) if s[0] <= begin < s[1]) for begin, _ in split.ranges]
+    parameters = {key: [values[i] for i in of_range] for key, values in source.parameters.items()}
     return {
         "frames": f"{name}.npy",
         "mask": None if source.mask is None else f"{name}_mask.npy",
@@ -216,25 +221,29 @@ def describe_split(folder, name, source, split, frames):
         "land": 0.0 if source.mask is None else 1 - float(source.mask.mean()),
         "sha256": checksum(np.memmap(folder / f"{name}.npy", np.uint8, "r")),
         "mask_sha256": None if source.mask is None else checksum(np.ascontiguousarray(source.mask)),
+        **({"parameters": parameters} if parameters else {}),
     }
 
 
-def draw_tables(count, fields, args):
+def draw_tables(count, source, args):
     """One group element per test window for every symmetry: ``{name: (count, ...) float32}``.
+
+    Tiles that are not square get half turns only, which keep their shape.
 
     Raises:
         InputError: no window of the test set Scale has the frames that its factor wants.
     """
+    height, width = source.size
     symmetries = {
         **SYMMETRIES,
-        "Rot": Rotation(angle_step=args.angle_step),
+        "Rot": Rotation(angle_step=args.angle_step if height == width else 180),
         "Scale": Scale(release_factors=args.scale_factors == "release"),
     }
     del symmetries["None"]
     tables = {}
     for name, symmetry in symmetries.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{args.seed} {name}".encode()))
-        tables[name] = symmetry.on(fields).sample(count, generator)
+        tables[name] = symmetry.on(source.fields).sample(count, generator)
     factors, steps = tables["Scale"].unique(), min(TEST_STEPS, args.horizon)
     wanted = [symmetries["Scale"].source_window(factor[None], args.history, steps) for factor in factors]
     if all(before > args.history or after > args.horizon for before, after in wanted):
@@ -246,28 +255,24 @@ def draw_tables(count, fields, args):
     return {name: elements.numpy() for name, elements in tables.items()}
 
 
-def write_dataset(folder, dataset, source, args, domain=None, centre=False):
+def write_dataset(folder, dataset, sources, args, centre=False):
     """Write splits, masks, tables and meta.json of a data set.
 
     Args:
         folder: an empty folder.
         dataset: its name.
-        source: Source of train, valid and test.
+        sources: ``{split: Source}``, either of train, which is cut into train, valid and test, or of each of these; and
+            perhaps of domain, the test elsewhere.
         args: ``history``, ``horizon``, ``gap``, ``splits``, ``seed``, ``angle_step``, ``scale_factors``.
-        domain: Source of the test on another ocean, or None.
         centre: subtract the mean of a vector, too.
 
     Returns:
         The summary's lines.
     """
-    window = args.history + args.horizon
-    plans = plan_splits(source.segments, source.tiles, window, args.gap, args.splits)
-    sources, shared = dict.fromkeys(plans, source), shared_frames(plans)
-    if domain is not None:
-        plans["domain"] = plan_domain(domain.segments, domain.tiles, window, args.splits[2])
-        sources["domain"] = domain
-    tables = draw_tables(plans["test"].count, source.fields, args)
-    frames = {name: write_frames(folder / f"{name}.npy", sources[name], plan) for name, plan in plans.items()}
+    window, given, source = args.history + args.horizon, sources, sources["train"]
+    sources, plans = plan(given, window, args.gap, args.splits)
+    tables = draw_tables(plans["test"].count, source, args)
+    frames = {name: write_frames(folder / f"{name}.npy", sources[name], split) for name, split in plans.items()}
     mean, std = measure(frames["train"], source.mask, source.fields, centre)
     for name in plans:
         standardise(frames[name], sources[name].mask, source.fields, mean, std)
@@ -275,19 +280,14 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
         (part for kind, part in zip(source.fields, parts(source.fields), strict=True) if kind == "vector"), None
     )
     divergence = None if velocity is None else orientation(frames["train"][:, :, velocity], source.mask)
-    splits = {name: describe_split(folder, name, sources[name], plan, frames[name]) for name, plan in plans.items()}
+    splits = {name: describe_split(folder, name, sources[name], split, frames[name]) for name, split in plans.items()}
     files = {name: f"test_{name.lower()}.npz" for name in tables}
     for name, elements in tables.items():
         np.savez(folder / files[name], elements=elements)
     meta = {
         "schema": SCHEMA,
         "dataset": dataset,
-        "source": {
-            "train": source.files,
-            "train_box": source.box,
-            "test": domain.files if domain else [],
-            "test_box": domain and domain.box,
-        },
+        "source": origin(given),
         "fields": list(source.fields),
         "tile": list(source.size),
         "history": args.history,
@@ -299,6 +299,8 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
         "std": std,
         "units": source.units,
         "time_step": source.time_step,
+        **({"spacing": source.spacing} if source.spacing else {}),
+        **({"periodic": source.periodic} if source.periodic else {}),
         "orientation": divergence and dict(zip(("divergence", "reversed"), divergence, strict=True)),
         "splits": splits,
         "tables": {"test": files},
@@ -306,13 +308,39 @@ def write_dataset(folder, dataset, source, args, domain=None, centre=False):
     }
     meta["id"] = identity(meta)
     write_json(folder / "meta.json", meta)
-    notes = [*source.notes, *(f"test files: {note}" for note in (domain.notes if domain else ()))]
-    if [plans[name].count for name in ("train", "valid", "test")] != list(args.splits):
-        notes.append(f"fewer windows than {' + '.join(map(str, args.splits))}: all, cut in these proportions")
+    return [*notes_on(given, plans, window, args), *summary(meta)]
+
+
+def origin(sources):
+    """Names of the files that the splits come from; of a record that was cut, as schema 2 has had it, with its box."""
+    if "valid" in sources:
+        return {name: source.files for name, source in sources.items()}
+    train, domain = sources["train"], sources.get("domain")
+    return {
+        "train": train.files,
+        "train_box": train.box,
+        "test": domain.files if domain else [],
+        "test_box": domain and domain.box,
+    }
+
+
+def notes_on(sources, plans, window, args):
+    """Lines about where the frames come from and how they were split."""
+    train = sources["train"]
+    yield from train.notes
+    for name, source in sources.items():
+        if source.notes is not train.notes:
+            yield from (f"{'test' if name == 'domain' else name} files: {note}" for note in source.notes)
+    own = "valid" in sources
+    if not own and [plans[name].count for name in ("train", "valid", "test")] != list(args.splits):
+        yield f"fewer windows than {' + '.join(map(str, args.splits))}: all, cut in these proportions"
+    # splits that are not read alike have no frame in common, whatever their numbers
+    shared = shared_frames(
+        {name: split for name, split in plans.items() if sources.get(name, train).read is train.read}
+    )
     if shared:
         counts = ", ".join(f"{a} and {b} {count}" for (a, b), count in shared.items())
-        notes.append(f"frames shared: {counts}; --gap {window} keeps the splits apart")
-    return [*notes, *summary(meta)]
+        yield f"frames shared: {counts}" + ("" if own else f"; --gap {window} keeps the splits apart")
 
 
 def summary(meta):
@@ -322,6 +350,10 @@ def summary(meta):
         dates = f", {split['begin']} to {split['end']}" if split["begin"] else ""
         tiles, frames = split["shape"][:2]
         yield f"{name:6} {split['count']:6} windows in {tiles} x {frames} frames{dates}, land {split['land']:.1%}"
+    if "spacing" in meta:
+        along_y, along_x = meta["spacing"]
+        ends = f", periodic in {' and '.join(meta['periodic'])}" if "periodic" in meta else ""
+        yield f"points {along_y:.4g} apart along y, {along_x:.4g} along x{ends}; frames {meta['time_step']} apart"
     for kind, mean, std in zip(meta["fields"], meta["mean"], meta["std"], strict=True):
         yield f"{kind}: mean {mean:.4g}, std {std:.4g} (training frames), units {meta['units'] or 'unknown'}"
     if meta["orientation"]:

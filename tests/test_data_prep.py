@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import data_prep
 from flows import store
 from flows.arrays import array_source
-from flows.splits import plan_domain, plan_splits, shared_frames
+from flows.splits import first_windows, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
 from simulation.rayleigh_benard import PRESETS
@@ -254,16 +254,16 @@ def test_splits_are_consecutive_windows_of_the_source(flow):
 
 
 @given(flows())
-def test_domain_takes_the_first_windows(flow):
+def test_a_source_of_its_own_gives_the_first_windows(flow):
     segments, tiles, window, _, (wanted, _, _) = flow
     available = tiles * sum(max(0, end - begin - window + 1) for begin, end in segments)
     if available:
-        split = plan_domain(segments, tiles, window, wanted)
+        split = first_windows(segments, tiles, window, wanted)
         assert split.count == len(windows_of(split, tiles, window)) == min(wanted, available)
         assert split.first == 0
     else:
         with pytest.raises(InputError, match="frames"):
-            plan_domain(segments, tiles, window, wanted)
+            first_windows(segments, tiles, window, wanted)
 
 
 @pytest.mark.parametrize(
