@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flows.source import Source, existing
+from flows.source import existing, grid_source, refuse_not_finite
 from models.fields import components
 from utils import InputError
 
@@ -81,29 +81,22 @@ def array_source(arrays, file, stride, tile, fields=("vector",)):
         )
     thinned = [raw[:, :, ::stride, ::stride] for raw in arrays]
     height, width = thinned[0].shape[2:]
-    rows, columns = height // tile, width // tile
-    if (height, width) != (rows * tile, columns * tile):
+    if height % tile or width % tile or height < tile or width < tile:
         raise InputError(f"{file} is {height} x {width} after --stride {stride}, wanted multiples of --tile {tile}")
 
     def read(begin, end):
         with np.errstate(over="ignore"):  # found as an infinity
             block = np.concatenate([np.asarray(raw[begin:end], np.float32) for raw in thinned], 1)
-        finite = np.isfinite(block).all(axis=(1, 2, 3))
-        if not finite.all():
-            raise InputError(f"{file} has a value that is not finite in frame {begin + finite.argmin()}; mend the file")
-        block = block.reshape(-1, wanted, rows, tile, columns, tile)
-        return block.transpose(2, 4, 0, 1, 3, 5).reshape(rows * columns, -1, wanted, tile, tile)
+        refuse_not_finite(block, file, begin)
+        return block
 
-    return Source(
-        read=read,
-        tiles=rows * columns,
-        size=(tile, tile),
+    return grid_source(
+        read,
+        (height, width),
+        tile,
         segments=[(0, len(first))],
         frame_bytes=sum(raw[:1].nbytes for raw in arrays),
         fields=fields,
         files=[Path(file).name],
-        notes=[
-            f"{file}: {len(first)} frames of {first.shape[2]} x {first.shape[3]} points, stride {stride}",
-            f"{rows} x {columns} tiles of {tile} x {tile}, none dropped",
-        ],
+        notes=[f"{file}: {len(first)} frames of {first.shape[2]} x {first.shape[3]} points, stride {stride}"],
     )

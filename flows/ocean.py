@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.currents import describe_file, read_file
 from flows.netcdf import iso_dates
-from flows.source import Source, frame_blocks
+from flows.source import Source, choose_tiles, frame_blocks, tile_corners
 from utils import InputError, progress
 
 SUDDEN = 4.0  # times the usual change of a day; weather reaches 3.5 in the GlobCurrent sample, its copied day 5
@@ -65,7 +65,7 @@ class Record:
         box: west, east, south and north of the part to read, in degrees; None for all.
         tile: side of the square tiles.
         regions: Regions that share their times.
-        corners: ``(region, row, column)`` of the tiles, see :func:`tile_corners`.
+        corners: ``(region, row, column)`` of the tiles, see :func:`flows.source.tile_corners`.
         notes: lines for the summary.
     """
 
@@ -120,7 +120,9 @@ def open_record(paths, tile, names=None, box=None):
         f"{len(files)} files, {len(regions)} region(s) of {sizes} points, {len(common)} common frames",
         f"frames dropped: {sum(region.duplicates for region in regions)} duplicates, {lonely} not in every region",
     ]
-    return Record([Path(path).name for path in sorted(paths)], box, tile, regions, tile_corners(shapes, tile), notes)
+    return Record(
+        [Path(path).name for path in sorted(paths)], box, tile, regions, tile_corners(shapes, (tile, tile)), notes
+    )
 
 
 def survey(regions, label):
@@ -191,7 +193,7 @@ def ocean_source(record, max_land, keep_zeros=False, label="survey"):
     if share and not keep_zeros:
         land = [hidden | still for hidden, still in zip(land, zero, strict=True)]
         notes.append(f"warning: u and v are 0 in all frames at {share:.1%} of the points: land, unless --keep_zeros")
-    kept, mask, note = choose_tiles(record.corners, land, tile, max_land)
+    kept, mask, note = choose_tiles(record.corners, land, (tile, tile), max_land)
     for region in regions:
         region.keep(~empty)
     times = regions[0].times
@@ -217,36 +219,6 @@ def ocean_source(record, max_land, keep_zeros=False, label="survey"):
         units="m/s",
         notes=[*notes, note],
     )
-
-
-def tile_corners(shapes, tile):
-    """``(region, row, column)`` of all whole tiles, ordered by place, then region."""
-    places = [
-        [(region, y, x) for y in range(0, height - tile + 1, tile) for x in range(0, width - tile + 1, tile)]
-        for region, (height, width) in enumerate(shapes)
-    ]
-    corners = [corner for group in itertools.zip_longest(*places) for corner in group if corner]
-    if not corners:
-        largest = max(shapes, key=min)
-        raise InputError(f"the grid is {largest[0]} x {largest[1]}, smaller than --tile {tile}; choose a smaller tile")
-    return corners
-
-
-def choose_tiles(corners, land, tile, max_land):
-    """The tiles with little land: their corners, their masks ``(tiles, tile, tile)``, and a line about the others."""
-    masks = np.stack([~land[r][y : y + tile, x : x + tile] for r, y, x in corners])
-    dry = 1 - masks.mean((1, 2))
-    kept = np.flatnonzero((dry <= max_land) & (dry < 1))
-    if not kept.size:
-        least = np.ceil(1000 * dry.min()) / 1000
-        advice = "there is no water: all is missing or 0"
-        if dry.min() < 1:
-            advice = f"--max_land {least:.3f} would keep {(dry <= least).sum()}"
-        raise InputError(
-            f"all {len(dry)} tiles have more land than --max_land {max_land:g}, the least {dry.min():.3f}; {advice}"
-        )
-    note = f"tiles of {tile} x {tile}: {len(kept)} kept, {len(dry) - len(kept)} dropped with land above {max_land:g}"
-    return [corners[k] for k in kept], masks[kept], note
 
 
 def unbroken(times):

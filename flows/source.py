@@ -1,5 +1,6 @@
-"""What a source of frames is."""
+"""What a source of frames is, and the tiles of a grid."""
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -72,3 +73,94 @@ def existing(path):
     if not os.access(path, os.R_OK):
         raise InputError(f"{path} may not be read; change its permissions")
     return path
+
+
+def refuse_not_finite(block, file, first, trajectory=""):
+    """InputError if a value of the frames ``first ...`` of a file, ``(n, C, H, W)``, is NaN or infinite."""
+    finite = np.isfinite(block).all(axis=(1, 2, 3))
+    if not finite.all():
+        frame = f"frame {first + int(finite.argmin())}{trajectory}"
+        raise InputError(f"{file} has a value that is not finite in {frame}; mend the file")
+
+
+# ---------------------------------------------------------------- tiles
+
+
+def tile_corners(shapes, size):
+    """``(region, row, column)`` of all whole tiles of regions (grids) ``(H, W)``, ordered by place, then region."""
+    height, width = size
+    places = [
+        [(region, y, x) for y in range(0, rows - height + 1, height) for x in range(0, columns - width + 1, width)]
+        for region, (rows, columns) in enumerate(shapes)
+    ]
+    corners = [corner for group in itertools.zip_longest(*places) for corner in group if corner]
+    if not corners:
+        largest = max(shapes, key=min)
+        raise InputError(
+            f"the grid is {largest[0]} x {largest[1]}, smaller than --tile {max(size)}; choose a smaller tile"
+        )
+    return corners
+
+
+def choose_tiles(corners, land, size, max_land):
+    """The tiles with little land: their corners, their masks ``(tiles, h, w)``, and a line about the others."""
+    height, width = size
+    masks = np.stack([~land[r][y : y + height, x : x + width] for r, y, x in corners])
+    dry = 1 - masks.mean((1, 2))
+    kept = np.flatnonzero((dry <= max_land) & (dry < 1))
+    if not kept.size:
+        least = np.ceil(1000 * dry.min()) / 1000
+        advice = "there is no water: all is missing or 0"
+        if dry.min() < 1:
+            advice = f"--max_land {least:.3f} would keep {(dry <= least).sum()}"
+        raise InputError(
+            f"all {len(dry)} tiles have more land than --max_land {max_land:g}, the least {dry.min():.3f}; {advice}"
+        )
+    note = f"tiles of {height} x {width}: {len(kept)} kept, {len(dry) - len(kept)} dropped with land above {max_land:g}"
+    return [corners[k] for k in kept], masks[kept], note
+
+
+def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=0.0, spacing=None, periodic=(), **known):
+    """Source of the tiles of one grid, row by row from the corner of row 0 and column 0.
+
+    Args:
+        read: ``read(begin, end)`` returns ``(end - begin, C, H, W)``; what is not ``valid`` may be anything.
+        shape: ``(H, W)``.
+        tile: side of the square tiles; points that fill none are left over. None for the whole grid.
+        stride: every ``stride``-th point is kept in both directions, without averaging.
+        valid: bool ``(H, W)``, or None where all is.
+        max_land: tiles of which a larger fraction is not valid are dropped.
+        spacing, periodic: of the grid, as of :class:`Source`.
+        known: other attributes of the Source.
+
+    Raises:
+        InputError: no tile fits, or none is valid enough.
+    """
+    rows, columns = (-(-side // stride) for side in shape)
+    size = (tile, tile) if tile else (rows, columns)
+    height, width = size
+    land = np.zeros(shape, bool) if valid is None else ~valid
+    corners = tile_corners([(rows, columns)], size)
+    kept, mask, note = choose_tiles(corners, [land[::stride, ::stride]], size, max_land)
+    if valid is None:
+        note = f"{rows // height} x {columns // width} tiles of {height} x {width}"
+    left_over = [f"{side % part} {name}" for side, part, name in ((rows, height, "rows"), (columns, width, "columns"))]
+    left_over = " and ".join(text for text in left_over if not text.startswith("0 "))
+
+    def read_tiles(begin, end):
+        block = read(begin, end)[:, :, ::stride, ::stride]
+        tiles = np.stack([block[:, :, y : y + height, x : x + width] for _, y, x in kept])
+        return tiles if mask.all() else np.where(mask[:, None, None], tiles, 0)
+
+    whole = {"y": height == rows and shape[0] % stride == 0, "x": width == columns and shape[1] % stride == 0}
+    notes = [*known.pop("notes"), note + (f"; left over: {left_over}" if left_over else "")]
+    return Source(
+        read=read_tiles,
+        tiles=len(kept),
+        size=size,
+        mask=None if mask.all() else mask,
+        spacing=spacing and [stride * step for step in spacing],
+        periodic=[axis for axis in periodic if whole[axis]],
+        notes=notes,
+        **known,
+    )
