@@ -60,6 +60,11 @@ def load_npy(path):
     return raw
 
 
+def array_sources(args):
+    """The record of one array, as ``{"train": Source}``."""
+    return {"train": array_source([load_array(args.raw)], args.raw, args.stride, args.tile, args.fields)}
+
+
 def array_source(arrays, file, stride, tile, fields=("vector",)):
     """Tiles of regular arrays, row by row, as in the release's preparation of the convection data.
 

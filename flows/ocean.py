@@ -125,6 +125,20 @@ def open_record(paths, tile, names=None, box=None):
     )
 
 
+def ocean_sources(args):
+    """Currents of one ocean, and perhaps of another for the test: ``{"train": Source, "domain": Source}``."""
+    names = args.u_var and (args.u_var, args.v_var)
+    train = open_record(args.train, args.tile, names, args.train_box)
+    test = open_record(args.test, args.tile, names, args.test_box) if args.test else None
+    sources = {"train": ocean_source(train, args.max_land, args.keep_zeros)}
+    if test:
+        sources["domain"] = ocean_source(test, args.max_land, args.keep_zeros, "survey of test")
+        step, wanted = (sources[name].time_step for name in ("domain", "train"))
+        if step not in (wanted, None):
+            raise InputError(f"the test files step by {step} s, wanted {wanted} s as in the train files")
+    return sources
+
+
 def survey(regions, label):
     """Read every frame once.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from utils import InputError
 
+PROPORTIONS = (8000, 1000, 1000)  # of windows, or of trajectories, where nothing else is wanted
+
 
 @dataclass(frozen=True)
 class Split:
@@ -63,8 +65,8 @@ def plan(sources, window, gap, wanted):
 
     Args:
         sources: ``{split: Source}``, see :func:`flows.store.write_dataset`.
-        window, gap, wanted: as of :func:`plan_splits`; ``wanted`` may be None, all windows, of sources that bring their
-            splits.
+        window, gap, wanted: as of :func:`plan_splits`; without ``wanted`` a source is cut in ``PROPORTIONS``, and of
+            sources that bring their splits all windows are taken.
 
     Returns:
         ``({split: Source}, {split: Split})``
@@ -74,7 +76,7 @@ def plan(sources, window, gap, wanted):
     plans = {}
     if "valid" not in sources:
         train = sources["train"]
-        plans = plan_splits(train.segments, train.tiles, window, gap, wanted)
+        plans = plan_splits(train.segments, train.tiles, window, gap, wanted or PROPORTIONS)
         sources = {**dict.fromkeys(plans, train), **sources}
     for name, source in sources.items():
         if name not in plans:
@@ -94,7 +96,7 @@ def share_trajectories(source, wanted):
 
     Args:
         source: Source whose segments are trajectories.
-        wanted: three proportions.
+        wanted: three proportions; None for ``PROPORTIONS``.
 
     Returns:
         ``{"train": Source, "valid": Source, "test": Source}``; of fewer than three trajectories ``{"train": source}``,
@@ -102,7 +104,7 @@ def share_trajectories(source, wanted):
     """
     if len(source.segments) < 3:
         return {"train": source}
-    ends = [0, *itertools.accumulate(proportional(len(source.segments), wanted))]
+    ends = [0, *itertools.accumulate(proportional(len(source.segments), wanted or PROPORTIONS))]
     parts = zip(("train", "valid", "test"), itertools.pairwise(ends), strict=True)
     return {name: source.part(*part) for name, part in parts}
 

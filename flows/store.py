@@ -332,7 +332,7 @@ def notes_on(sources, plans, window, args):
         if source.notes is not train.notes:
             yield from (f"{'test' if name == 'domain' else name} files: {note}" for note in source.notes)
     own = "valid" in sources
-    if not own and [plans[name].count for name in ("train", "valid", "test")] != list(args.splits):
+    if not own and args.splits and [plans[name].count for name in ("train", "valid", "test")] != list(args.splits):
         yield f"fewer windows than {' + '.join(map(str, args.splits))}: all, cut in these proportions"
     # splits that are not read alike have no frame in common, whatever their numbers
     shared = shared_frames(

@@ -427,7 +427,7 @@ def test_print_download(capsys):
     assert commands[3] == (
         "copernicusmarine subset --dataset-id cmems_mod_glo_phy_my_0.083deg_P1D-m --variable uo --variable vo "
         "--minimum-longitude -180 --maximum-longitude -159 --minimum-latitude -59 --maximum-latitude -40 "
-        "--minimum-depth 0 --maximum-depth 1 --start-datetime 2016-01-01 --end-datetime 2017-12-31 "
+        "--minimum-depth 0 --maximum-depth 1 --start-datetime 2016-01-01 --end-datetime 2017-12-31 --skip-existing "
         "--output-filename south_pacific_test.nc"
     )
 
@@ -502,7 +502,7 @@ def test_simulated_convection(tmp_path, capsys):
         ("--simulate tiny --raw x.npy", "not allowed with argument"),
         ("--raw x.npy --ra 1e6", "--ra goes with --simulate"),
         ("--simulate tiny --device mars", "--device must be cpu, cuda or cuda:N, got mars"),
-        ("", "one of the arguments --raw --simulate is required"),
+        ("", "one of the arguments --raw --simulate --print_download is required"),
     ],
 )
 def test_simulations_that_cannot_be(tmp_path, capsys, flags, message):

@@ -1,0 +1,39 @@
+"""Types of the command line's arguments: what a word must be."""
+
+import argparse
+import contextlib
+import re
+
+
+def whole(least):
+    """An argparse type: whole numbers from ``least`` on."""
+
+    def parse(word):
+        if not re.fullmatch(r"-?\d+", word) or int(word) < least:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least {least}")
+        return int(word)
+
+    return parse
+
+
+def dataset_name(word):
+    """An argparse type: the name of a folder."""
+    if re.fullmatch(r"\w[\w.-]*", word):
+        return word
+    raise argparse.ArgumentTypeError(f"{word!r} is not a name of letters, digits, '_', '-' and '.'")
+
+
+def fraction(word):
+    """An argparse type: 0 <= number < 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(word) < 1:
+            return float(word)
+    raise argparse.ArgumentTypeError(f"{word!r} is not in 0 <= fraction < 1")
+
+
+def degrees(word):
+    """An argparse type: an angle in degrees."""
+    with contextlib.suppress(ValueError):
+        if abs(float(word)) <= 360:
+            return float(word)
+    raise argparse.ArgumentTypeError(f"{word!r} is not an angle in degrees, -360 to 360")
