@@ -7,6 +7,7 @@
     python data_prep.py ocean --train atlantic.nc indian.nc north_pacific.nc --test south_pacific_test.nc
     python data_prep.py ocean --train currents/*.nc --tile 32 --max_land 0.2
     python data_prep.py ocean --train currents/*.nc --train_box -44 -23 25 46 --test_box -180 -159 -59 -40
+    python data_prep.py netcdf --raw wind.nc t.nc --fields u,v:vector t:scalar --name storm
     python data_prep.py well --raw rayleigh_benard                     The Well's files; so pdearena and pdebench
     python data_prep.py ocean --print_download     the commands that fetch the ocean files
     python data_prep.py                            whatever of these files lies in this folder
@@ -34,10 +35,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.arguments import dataset_name, degrees, fraction, whole
+from flows.arguments import dataset_name, degrees, fraction, variables, whole
 from flows.arrays import array_sources
 from flows.convection import CHANGES, SIMULATIONS, convection_sources, simulation
 from flows.download import HOW, OCEAN_TEST, OCEAN_TRAIN, RBC_ADDRESS, RBC_FILE
+from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
 from flows.netcdf import turn
 from flows.ocean import ocean_sources
@@ -113,7 +115,7 @@ COMMON = {  # options of every command
     "data_dir": {"default": "data", "help": "where to put the result (default %(default)s)"},
     "tile": {
         "type": whole(1),
-        "help": "side of a tile (default: 64, or all rows of a smaller simulation; of HDF5 files the whole grid)",
+        "help": "side of a tile (default: the whole grid; of rbc, array and ocean 64, or a simulation's rows)",
     },
     "history": {"type": whole(1), "default": 30, "help": "frames to read (default %(default)s)"},
     "horizon": {"type": whole(1), "default": 20, "help": "frames to predict (default %(default)s)"},
@@ -201,6 +203,26 @@ COMMANDS = {
         CONVECTION.defaults,
     ),
     "ocean": OCEAN,
+    "netcdf": Command(
+        gridded_sources,
+        "any fields of NetCDF files",
+        {"raw": {**FILES, "help": "NetCDF files, each with some of the variables and times"}},
+        {
+            "name": {**NAME, "required": True},
+            "fields": {
+                "nargs": "+",
+                "type": variables,
+                "required": True,
+                "metavar": "NAMES:KIND",
+                "help": "variables that make up each field, as in u,v:vector t:scalar",
+            },
+            "max_land": {
+                "type": fraction,
+                "help": "drop tiles of which more is masked (default: 0 of tiles, any of the whole grid)",
+            },
+        },
+        CONVECTION.defaults,
+    ),
     "well": hdf5_command("trajectories of The Well"),
     "pdearena": hdf5_command("smoke of PDEArena"),
     "pdebench": hdf5_command("flows of PDEBench"),

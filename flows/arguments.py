@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import re
 
+from models.fields import SIZES
+
 
 def whole(least):
     """An argparse type: whole numbers from ``least`` on."""
@@ -37,3 +39,11 @@ def degrees(word):
         if abs(float(word)) <= 360:
             return float(word)
     raise argparse.ArgumentTypeError(f"{word!r} is not an angle in degrees, -360 to 360")
+
+
+def variables(word):
+    """An argparse type: the names of a field's components and its kind, as in ``u,v:vector``."""
+    names, _, kind = word.rpartition(":")
+    if kind in SIZES and re.fullmatch(r"[^,]+" + (SIZES[kind] - 1) * r",[^,]+", names):
+        return tuple(names.split(",")), kind
+    raise argparse.ArgumentTypeError(f"{word!r} is not like u,v:vector or t:scalar")

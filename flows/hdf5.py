@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.layouts import LAYOUTS, SPLITS, Layout
-from flows.source import existing, grid_source, refuse_not_finite
+from flows.source import descends, even_step, existing, grid_source, refuse_not_finite
 from flows.splits import share_trajectories
 from models.fields import components
 from utils import InputError, progress
@@ -41,19 +41,6 @@ def opened(path):
         raise InputError(f"{path} is truncated or damaged ({error}); fetch it again") from error
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{path} is not laid out as it should be: {error}") from error
-
-
-def even_step(values):
-    """Step between evenly spaced values ``(..., n)`` to six digits; None if it varies by a hundredth, or is unknown."""
-    steps = np.diff(np.float64(values)) if values is not None else np.empty(0)
-    mean = steps.mean() if steps.size else 0.0
-    even = mean and np.all(np.abs(steps - mean) <= 0.01 * abs(mean))  # NaN is not
-    return float(f"{mean:.6g}") if even else None
-
-
-def descends(values):
-    """Whether coordinates run down."""
-    return values is not None and values.flat[0] > values.flat[-1]
 
 
 @dataclass(frozen=True)

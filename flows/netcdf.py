@@ -1,6 +1,7 @@
 """NetCDF files: opening, attributes, coordinates, dates, values."""
 
 import contextlib
+import itertools
 import re
 
 import numpy as np
@@ -178,6 +179,18 @@ def read_times(coordinate):
 def iso_dates(times, calendar):
     """ISO dates of seconds since 1970, without the time of day at midnight."""
     return [date.isoformat().removesuffix("T00:00:00") for date in netCDF4.num2date(times, EPOCH, calendar)]
+
+
+def unbroken(times):
+    """The usual time step (None of a single frame), and the frame ranges in which every step is usual."""
+    if len(times) < 2:
+        return None, [(0, len(times))]
+    steps = np.diff(times)
+    values, counts = np.unique(steps, return_counts=True)
+    usual = values[counts.argmax()]
+    breaks = np.flatnonzero(np.abs(steps - usual) > 0.1 * usual) + 1
+    edges = [0, *breaks.tolist(), len(times)]
+    return usual.item(), list(itertools.pairwise(edges))
 
 
 # ---------------------------------------------------------------- values

@@ -1,14 +1,13 @@
 """Surface currents of one or several regions as tiles."""
 
 import functools
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from flows.currents import describe_file, read_file
-from flows.netcdf import iso_dates
+from flows.netcdf import iso_dates, unbroken
 from flows.source import Source, choose_tiles, frame_blocks, tile_corners
 from utils import InputError, progress
 
@@ -233,18 +232,6 @@ def ocean_source(record, max_land, keep_zeros=False, label="survey"):
         units="m/s",
         notes=[*notes, note],
     )
-
-
-def unbroken(times):
-    """The usual time step in seconds (None of a single frame), and the frame ranges in which every step is usual."""
-    if len(times) < 2:
-        return None, [(0, len(times))]
-    steps = np.diff(times)
-    values, counts = np.unique(steps, return_counts=True)
-    usual = values[counts.argmax()]
-    breaks = np.flatnonzero(np.abs(steps - usual) > 0.1 * usual) + 1
-    edges = [0, *breaks.tolist(), len(times)]
-    return int(usual), list(itertools.pairwise(edges))
 
 
 def sudden_changes(times, change, calendar):

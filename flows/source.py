@@ -83,6 +83,19 @@ def refuse_not_finite(block, file, first, trajectory=""):
         raise InputError(f"{file} has a value that is not finite in {frame}; mend the file")
 
 
+def even_step(values):
+    """Step between evenly spaced values ``(..., n)`` to six digits; None if it varies by a hundredth, or is unknown."""
+    steps = np.diff(np.float64(values)) if values is not None else np.empty(0)
+    mean = steps.mean() if steps.size else 0.0
+    even = mean and np.all(np.abs(steps - mean) <= 0.01 * abs(mean))  # NaN is not
+    return float(f"{mean:.6g}") if even else None
+
+
+def descends(values):
+    """Whether coordinates run down."""
+    return values is not None and values.flat[0] > values.flat[-1]
+
+
 # ---------------------------------------------------------------- tiles
 
 
@@ -120,7 +133,7 @@ def choose_tiles(corners, land, size, max_land):
     return [corners[k] for k in kept], masks[kept], note
 
 
-def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=0.0, spacing=None, periodic=(), **known):
+def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=None, spacing=None, periodic=(), **known):
     """Source of the tiles of one grid, row by row from the corner of row 0 and column 0.
 
     Args:
@@ -129,7 +142,7 @@ def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=0.0, spac
         tile: side of the square tiles; points that fill none are left over. None for the whole grid.
         stride: every ``stride``-th point is kept in both directions, without averaging.
         valid: bool ``(H, W)``, or None where all is.
-        max_land: tiles of which a larger fraction is not valid are dropped.
+        max_land: tiles of which a larger fraction is not valid are dropped; None: 0 of tiles, any of the whole grid.
         spacing, periodic: of the grid, as of :class:`Source`.
         known: other attributes of the Source.
 
@@ -141,6 +154,8 @@ def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=0.0, spac
     height, width = size
     land = np.zeros(shape, bool) if valid is None else ~valid
     corners = tile_corners([(rows, columns)], size)
+    if max_land is None:
+        max_land = 0.0 if tile else 1.0
     kept, mask, note = choose_tiles(corners, [land[::stride, ::stride]], size, max_land)
     if valid is None:
         note = f"{rows // height} x {columns // width} tiles of {height} x {width}"
