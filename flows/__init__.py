@@ -1,7 +1,8 @@
 """Raw files -> frames (``Source``) -> ``data/<name>/`` -> windows.
 
 ``arrays`` reads tensors and arrays; ``convection`` simulates, too; ``ocean`` reads currents, with ``currents``,
-``netcdf`` and ``classic``; ``gridded`` other fields of NetCDF files; ``hdf5`` other people's trajectories, whose files
-``layouts`` knows. ``splits`` says which windows make up a split; ``store`` writes ``data/<name>/`` and reads what
-describes it; ``windows`` reads batches. ``arguments`` and ``download`` serve the command line.
+``geostrophy``, ``netcdf`` and ``classic``; ``gridded`` other fields of NetCDF files; ``hdf5`` other people's
+trajectories, whose files ``layouts`` knows. ``splits`` says which windows make up a split; ``store`` writes
+``data/<name>/`` and reads what describes it; ``windows`` reads batches. ``arguments`` and ``download`` serve the
+command line.
 """

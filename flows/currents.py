@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flows.classic import refuse_damaged_classic
+from flows.geostrophy import geostrophic, refuse_equator
 from flows.netcdf import (
     ascending,
     between,
@@ -27,6 +28,7 @@ from utils import InputError
 
 EASTWARD = re.compile(r"(surface_)?(geostrophic_)?eastward_sea_water_velocity")  # CF standard names
 PAIRS = (("uo", "vo"), ("utotal", "vtotal"), ("ugos", "vgos"), ("water_u", "water_v"), ("u", "v"))
+SEA_LEVELS = ("adt", "zos", "ssh", "sla")  # where there are no currents; those above the geoid before the anomaly
 WIND = re.compile(r"(^|_)wind(?!_driven)|(^|_)[uv](10(m|n)?|wnd|as)(_|$)")
 ALONG_GRID = re.compile(
     r"(^|_)([xyij]_((sea|water|surface|ocean)_)*(velocity|current|component|axis|direction)|velocity_[xyij](_|$)|grid_)"
@@ -47,14 +49,15 @@ REASONS = (  # what a name may say, and what its variable then is
 MOTION = re.compile(rf"veloc|current|drift|{WIND.pattern}")  # names of what may be meant for a current
 LISTED = 10  # variables in a message
 SECONDS = r"(s|secs?|seconds?)"
-SPEED_UNITS = re.compile(rf"(?P<centi>c|centi)?(m|met(er|re)s?)\s*((/|per)\s*{SECONDS}|[.*·]?\s*{SECONDS}(\^|\*\*)?-1)")
+METRES = r"(?P<centi>c|centi)?(m|met(er|re)s?)"
+SPEED_UNITS = re.compile(rf"{METRES}\s*((/|per)\s*{SECONDS}|[.*·]?\s*{SECONDS}(\^|\*\*)?-1)")
 FASTEST = 20.0  # m/s; no ocean current comes near
 KEPT_BYTES = 2**28  # of a component's chunks in memory at a time
 
 
 @dataclass(frozen=True)
 class Component:
-    """How a file stores u or v.
+    """How a file stores u, v or a sea level.
 
     Attributes:
         name: of the variable.
@@ -62,7 +65,7 @@ class Component:
         time_axis: the axis that is sliced, None if there is none.
         order: brings what is left to (time, row, column).
         layer: frames that share their chunks, to be read at once as far as ``KEPT_BYTES`` allow.
-        unit: number of its units in 1 m/s.
+        unit: number of its units in 1 m/s, or 1 m.
     """
 
     name: str
@@ -75,16 +78,31 @@ class Component:
 
 @dataclass(frozen=True)
 class OceanFile:
-    """What is needed to read currents from a file: ``flip`` are the slices that make its rows run north and its
-    columns east, as ``latitude`` and ``longitude`` (degrees) do; ``times`` are seconds since 1970."""
+    """What is needed to read currents from a file.
+
+    Attributes:
+        path: of the file.
+        components: u and v, or the sea level whose slope they follow from.
+        latitude, longitude: of the currents' rows, running north, and columns, running east; in degrees.
+        flip: the slices that make what is stored run so.
+        times: of the frames, in seconds since 1970.
+        calendar: of the times.
+        grid: latitude and longitude of the sea level, which has points around the currents'; else None.
+    """
 
     path: str
-    components: tuple[Component, Component]
+    components: tuple[Component, ...]
     latitude: np.ndarray
     longitude: np.ndarray
     flip: tuple[slice, slice]
     times: np.ndarray
     calendar: str
+    grid: tuple[np.ndarray, np.ndarray] | None
+
+    @property
+    def sea_level(self):
+        """Name of the sea level that the currents follow from, or None."""
+        return self.grid and self.components[0].name
 
 
 def describe_file(path, names=None, box=None):
@@ -99,16 +117,18 @@ def describe_file(path, names=None, box=None):
         OceanFile
 
     Raises:
-        InputError: the file is broken, or holds no eastward and northward current on one such grid, or not in the box.
+        InputError: the file is broken, or holds no eastward and northward current on one such grid, nor a sea level, or
+            not in the box.
     """
     west, east, south, north = box or (None,) * 4
     refuse_damaged_classic(existing(path))
     with opened(path) as dataset:
         refuse_curvilinear(dataset)
-        u, v = (dataset[name] for name in choose_variables(dataset, names))
-        axes, v_axes = locate(dataset, u), locate(dataset, v)
-        if grid_names(axes) != grid_names(v_axes):
-            raise InputError(f"{u.name} and {v.name} lie on different points (a C-grid); interpolate them first")
+        variables = [dataset[name] for name in choose_variables(dataset, names)]
+        axes, *of_v = (locate(dataset, variable) for variable in variables)
+        if of_v and grid_names(axes) != grid_names(of_v[0]):
+            both = " and ".join(variable.name for variable in variables)
+            raise InputError(f"{both} lie on different points (a C-grid); interpolate them first")
         latitude, rows = ascending(axes["latitude"][1])
         longitude, columns = ascending(axes["longitude"][1])
         latitude, parts_of_rows = between(south, north, latitude, rows)
@@ -116,8 +136,16 @@ def describe_file(path, names=None, box=None):
         times, calendar = read_times(axes["time"][1] if "time" in axes else scalar_time(dataset))
         parts = [{"time": slice(None), "latitude": parts_of_rows[0], "longitude": part} for part in parts_of_columns]
         points = len(latitude) * len(longitude)
-        components = component(u, axes, parts, points), component(v, v_axes, parts, points)
-    return OceanFile(str(path), components, latitude, longitude, (rows, columns), times, calendar)
+        units = SPEED_UNITS if of_v else re.compile(METRES)
+        components = tuple(
+            component(variable, of_variable, parts, points, units)
+            for variable, of_variable in zip(variables, (axes, *of_v), strict=True)
+        )
+        grid = None
+        if not of_v:
+            grid, latitude, longitude = (latitude, longitude), latitude[1:-1], longitude[1:-1]
+            refuse_equator(latitude)
+    return OceanFile(str(path), components, latitude, longitude, (rows, columns), times, calendar, grid)
 
 
 # ---------------------------------------------------------------- what a file says of itself
@@ -143,7 +171,10 @@ def list_variables(dataset):
 
 
 def choose_variables(dataset, names=None):
-    """Names of the eastward and the northward current: the user's, else by standard name, else by known names."""
+    """Names of the eastward and the northward current: the user's, else by standard name, else by known names.
+
+    Where there is none of these, the name of a sea level.
+    """
     variables = {name: v for name, v in dataset.variables.items() if v.ndim}
     listing = list_variables(dataset)
     standard = {name: text(v, "standard_name").lower() for name, v in variables.items() if is_current(v)}
@@ -157,7 +188,7 @@ def choose_variables(dataset, names=None):
     if len(pairs) > 1:
         raise InputError(f"several currents ({listing}); choose one with --u_var and --v_var")
     if not pairs:
-        refuse_without_pair(variables, listing)
+        return [sea_level(variables, listing)]
     for name in pairs[0]:
         if name not in variables:
             raise InputError(f"no variable {name}; there are {listing}")
@@ -197,8 +228,12 @@ def why_not(variable):
     return next((f"{variable.name} {why}" for pattern, why in REASONS if any(map(pattern.search, labels))), None)
 
 
-def refuse_without_pair(variables, listing):
-    """Raise the InputError that says best why there is no pair of currents."""
+def sea_level(variables, listing):
+    """Name of the sea level of a file without a pair of currents.
+
+    Raises:
+        InputError: there is none, or half a pair; it says best why there is no pair.
+    """
     for pair in known_pairs(variables):
         half = [name for name in pair if name in variables]
         if half:
@@ -207,12 +242,16 @@ def refuse_without_pair(variables, listing):
     for variable in variables.values():
         if is_current(variable):
             raise InputError(f"{variable.name} without its other component; both must be in one file")
+    actual = {name.lower(): name for name in variables}
+    if actual.keys() & set(SEA_LEVELS):
+        return next(actual[name] for name in SEA_LEVELS if name in actual)
+    for variable in variables.values():
         if why_not(variable) and any(map(MOTION.search, labels_of(variable))):
             raise InputError(why_not(variable))
     raise InputError(f"no eastward and northward current by its names; choose --u_var and --v_var from {listing}")
 
 
-def component(variable, axes, parts, points):
+def component(variable, axes, parts, points, units=SPEED_UNITS):
     """How ``variable`` stores its component.
 
     Args:
@@ -220,6 +259,7 @@ def component(variable, axes, parts, points):
         axes: what ``locate`` found.
         parts: one or two of ``{"time": slice, "latitude": slice, "longitude": slice}``.
         points: of the grid in all parts.
+        units: a pattern of its units.
     """
     surface = [0] * variable.ndim
     if "depth" in axes:
@@ -238,15 +278,16 @@ def component(variable, axes, parts, points):
     if time_axis is not None and isinstance(chunks, list):  # else None, or "contiguous"
         frame_bytes = points * max(1, np.dtype(variable.dtype).itemsize)
         layer = max(1, min(chunks[time_axis], KEPT_BYTES // frame_bytes))
-    return Component(variable.name, tuple(pieces), time_axis, order, layer, speed_unit(variable))
+    return Component(variable.name, tuple(pieces), time_axis, order, layer, unit_of(variable, units))
 
 
-def speed_unit(variable):
-    """How many of a variable's units are 1 m/s."""
+def unit_of(variable, pattern):
+    """How many of a variable's units are 1 m/s by ``SPEED_UNITS``, 1 m by ``METRES``."""
     units = units_of(variable)
-    match = SPEED_UNITS.fullmatch(units.lower())
+    match = pattern.fullmatch(units.lower())
     if units and not match:
-        raise InputError(f"{variable.name} is in {units!r}, wanted m/s or cm/s; convert it first")
+        wanted = "m/s or cm/s" if pattern is SPEED_UNITS else "m or cm"
+        raise InputError(f"{variable.name} is in {units!r}, wanted {wanted}; convert it first")
     return 100.0 if match and match["centi"] else 1.0
 
 
@@ -269,6 +310,9 @@ def read_file(file, begin, end, kept):
     """
     with opened(file.path) as dataset:
         block = np.stack([read_component(dataset, file.path, part, begin, end, kept) for part in file.components], 1)
+        block = block[(..., *file.flip)]
+        if file.grid:
+            block = geostrophic(block[:, 0], *file.grid)
         speed = np.hypot(block[:, 0], block[:, 1])
         if np.any(speed > FASTEST):
             frame = begin + int(np.argmax((speed > FASTEST).any((1, 2))))
@@ -276,7 +320,7 @@ def read_file(file, begin, end, kept):
                 f"a speed of {np.nanmax(speed):g} m/s on {iso_dates(file.times[[frame]], file.calendar)[0]}, wanted at "
                 f"most {FASTEST:g}; is it a fill value that is not declared, or another unit?"
             )
-    return np.where(np.isnan(speed)[:, None], np.nan, block)[(..., *file.flip)]
+    return np.where(np.isnan(speed)[:, None], np.nan, block)
 
 
 def read_component(dataset, path, part, begin, end, kept):

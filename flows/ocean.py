@@ -99,6 +99,9 @@ def open_record(paths, tile, names=None, box=None):
                 f"{files[0].path} counts days in the calendar {files[0].calendar}, {file.path} in {file.calendar}; "
                 "convert them to one"
             )
+        if file.sea_level != files[0].sea_level:
+            what = " and ".join(name or "currents" for name in (files[0].sea_level, file.sea_level))
+            raise InputError(f"{files[0].path} and {file.path} hold different things, {what}; prepare them one by one")
         group = next((group for group in groups if same_grid(group[0], file)), None)
         if group is None:
             groups.append(group := [])
@@ -119,6 +122,8 @@ def open_record(paths, tile, names=None, box=None):
         f"{len(files)} files, {len(regions)} region(s) of {sizes} points, {len(common)} common frames",
         f"frames dropped: {sum(region.duplicates for region in regions)} duplicates, {lonely} not in every region",
     ]
+    if files[0].sea_level:
+        notes.append(f"no currents in the files: geostrophic ones, from the slope of {files[0].sea_level}")
     return Record(
         [Path(path).name for path in sorted(paths)], box, tile, regions, tile_corners(shapes, (tile, tile)), notes
     )

@@ -10,7 +10,7 @@ import pytest
 from test_data_prep import digest, prepare, read_meta, read_windows, refused, vortices
 
 from flows.classic import refuse_damaged_classic
-from flows.currents import read_stored, speed_unit
+from flows.currents import SPEED_UNITS, read_stored, unit_of
 from flows.netcdf import fill_values
 from flows.ocean import ocean_source, open_record, unbroken
 from utils import InputError
@@ -863,13 +863,13 @@ def test_no_damage_ends_in_a_traceback(format, tmp_path):
 @pytest.mark.parametrize("time", ["/s", " s-1", " s^-1", ".s-1", " s**-1", " sec-1", " per second", "/seconds"])
 @pytest.mark.parametrize("metre", ["m", "cm", "meter", "centimetres"])
 def test_spellings_of_units(metre, time):
-    assert speed_unit(Labelled(units=metre + time)) == (100 if metre.startswith("c") else 1)
+    assert unit_of(Labelled(units=metre + time), SPEED_UNITS) == (100 if metre.startswith("c") else 1)
 
 
 @pytest.mark.parametrize("units", ["m", "s", "m s", "m/s2", "m2 s-1", "km/s", "mm/s", "m/h", "degrees", "1"])
 def test_other_units(units):
     with pytest.raises(InputError, match="wanted m/s or cm/s"):
-        speed_unit(Labelled(units=units))
+        unit_of(Labelled(units=units), SPEED_UNITS)
 
 
 def test_fill_of_integers_meant_to_be_unsigned():
