@@ -8,6 +8,7 @@
     python data_prep.py ocean --train currents/*.nc --tile 32 --max_land 0.2
     python data_prep.py ocean --train currents/*.nc --train_box -44 -23 25 46 --test_box -180 -159 -59 -40
     python data_prep.py netcdf --raw wind.nc t.nc --fields u,v:vector t:scalar --name storm
+    python data_prep.py smoke --set rotation       the second paper's plumes, made here in a minute; --size paper
     python data_prep.py well --raw rayleigh_benard                     The Well's files; so pdearena and pdebench
     python data_prep.py ocean --print_download     the commands that fetch the ocean files
     python data_prep.py                            whatever of these files lies in this folder
@@ -43,6 +44,7 @@ from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
 from flows.netcdf import turn
 from flows.ocean import ocean_sources
+from flows.plumes import HISTORY, LEVEL_HISTORY, SETS, plume_sources
 from flows.store import new_folder, write_dataset
 from models.fields import SIZES
 from utils import InputError, exit_code
@@ -87,8 +89,9 @@ class Command(NamedTuple):
         sources: ``sources(args)`` returns ``{split: Source}``, see :func:`flows.store.write_dataset`.
         help: what it prepares.
         origins: options that say where the data come from, of which one is needed.
-        options: others, beside ``COMMON``.
-        defaults: of the common options.
+        options: others, beside ``COMMON``, of which they may be another version.
+        defaults: of these and the common options.
+        cut: whether frames are cut into tiles, and a record into splits, so that the options ``CUT`` are there.
     """
 
     sources: Callable
@@ -96,8 +99,10 @@ class Command(NamedTuple):
     origins: dict
     options: dict
     defaults: dict = {}
+    cut: bool = True
 
 
+DEVICE = {"default": "", "help": "where to simulate: cpu, cuda or cuda:N (default: cuda if there is one)"}
 FILES = {"nargs": "+", "metavar": "FILE"}
 ARRAY = {"metavar": "FILE", "help": ".pt tensor or .npy array (T, C, H, W)"}
 DOWNLOAD = {"action": "store_true", "help": "print how to get the files, and stop"}
@@ -111,14 +116,11 @@ KINDS = {
 }
 BOX = {"nargs": 4, "type": degrees, "metavar": ("WEST", "EAST", "SOUTH", "NORTH")}
 BOX_HELP = "to read in {}, in degrees; it may lie across the edges of a grid round the globe (default: all)"
-COMMON = {  # options of every command
-    "data_dir": {"default": "data", "help": "where to put the result (default %(default)s)"},
+CUT = {  # options of tiles and splits
     "tile": {
         "type": whole(1),
         "help": "side of a tile (default: the whole grid; of rbc, array and ocean 64, or a simulation's rows)",
     },
-    "history": {"type": whole(1), "default": 30, "help": "frames to read (default %(default)s)"},
-    "horizon": {"type": whole(1), "default": 20, "help": "frames to predict (default %(default)s)"},
     "protocol": {
         "choices": ("release", "disjoint"),
         "help": "release: the splits' windows overlap, so that they share frames; disjoint: no frame is in two splits "
@@ -135,6 +137,11 @@ COMMON = {  # options of every command
         "help": "numbers of windows, or proportions where there are fewer (default: the release's; of HDF5 files all "
         "windows of their splits or, if they bring none, of trajectories in the proportions 8 : 1 : 1)",
     },
+}
+COMMON = {  # options of every command
+    "data_dir": {"default": "data", "help": "where to put the result (default %(default)s)"},
+    "history": {"type": whole(1), "default": 30, "help": "frames to read (default %(default)s)"},
+    "horizon": {"type": whole(1), "default": 20, "help": "frames to predict (default %(default)s)"},
     "angle_step": {
         "type": int,
         "choices": (90, 45, 30, 15),
@@ -163,7 +170,7 @@ CONVECTION = Command(
             change: {"type": kind, "help": f"{text} (with --simulate; default: the preset's)"}
             for change, (kind, text) in CHANGES.items()
         },
-        "device": {"default": "", "help": "where to simulate: cpu, cuda or cuda:N (default: cuda if there is one)"},
+        "device": DEVICE,
     },
     {"splits": [6000, 2000, 2000]},
 )
@@ -223,6 +230,25 @@ COMMANDS = {
         },
         CONVECTION.defaults,
     ),
+    "smoke": Command(
+        plume_sources,
+        "smoke plumes of the second paper, simulated here",
+        {"set": {"choices": SETS, "help": "which symmetry is broken; levels: that of rotation, in ten levels"}},
+        {
+            "size": {
+                "choices": ("small", "paper"),
+                "default": "small",
+                "help": "small: fewer plumes at half the resolution (default %(default)s)",
+            },
+            "level": {"type": int, "choices": range(10), "help": "of the set levels: 0, not broken, to 9"},
+            "name": {**NAME, "help": "of the data set (default: smoke_ and the set, and the level)"},
+            "fields": {**KINDS, "default": ["vector", "scalar"], "help": "the velocity, vector, and the smoke, scalar"},
+            "history": {"type": whole(1), "help": f"frames to read (default {HISTORY}, of levels {LEVEL_HISTORY})"},
+            "device": DEVICE,
+        },
+        {"name": None, "tile": None, "gap": 0, "splits": None},
+        cut=False,
+    ),
     "well": hdf5_command("trajectories of The Well"),
     "pdearena": hdf5_command("smoke of PDEArena"),
     "pdebench": hdf5_command("flows of PDEBench"),
@@ -235,7 +261,9 @@ def parse_args(argv):
     for word, command in COMMANDS.items():
         parsers[word] = subparsers.add_parser(word, help=command.help)
         origins = parsers[word].add_mutually_exclusive_group(required=True)
-        for group, options in ((origins, command.origins), (parsers[word], {**command.options, **COMMON})):
+        common = (CUT if command.cut else {}) | COMMON
+        others = command.options | common | command.options  # its own come first, and prevail
+        for group, options in ((origins, command.origins), (parsers[word], others)):
             for option, settings in options.items():
                 group.add_argument(f"--{option}", **settings)
         parsers[word].set_defaults(**{"name": word, "print_download": False, **command.defaults})
@@ -255,9 +283,14 @@ def resolve(args, error):
         given = [change for change in CHANGES if getattr(args, change) is not None]
         if given and not here:
             error(f"--{given[0]} goes with --simulate")
-        if here and len(set(args.fields)) < len(args.fields):
-            error("--fields of a simulation are vector, its velocity, and scalar, its temperature, each at most once")
         args.stride = args.stride or (1 if here else 4)
+    if args.command == "smoke":
+        if (args.set == "levels") != (args.level is not None):
+            error("--level goes with --set levels, and the other way round")
+        args.name = args.name or "_".join(("smoke", args.set, *([] if args.level is None else [str(args.level)])))
+        args.history = args.history or (HISTORY if args.level is None else LEVEL_HISTORY)
+    if (here or args.command == "smoke") and len(set(args.fields)) < len(args.fields):
+        error("--fields of a simulation are vector, its velocity, and scalar, what it carries, each at most once")
     if args.command in ("rbc", "array", "ocean") and args.tile is None:
         args.tile = min(64, -(-simulation(args).stored_shape[2] // args.stride)) if here else 64
     if args.scale_factors == "release" and (args.tile or 32) < 32:

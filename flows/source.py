@@ -157,7 +157,9 @@ def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=None, spa
     if max_land is None:
         max_land = 0.0 if tile else 1.0
     kept, mask, note = choose_tiles(corners, [land[::stride, ::stride]], size, max_land)
-    if valid is None:
+    if tile is None:
+        note = f"one tile, the whole grid of {height} x {width}"
+    elif valid is None:
         note = f"{rows // height} x {columns // width} tiles of {height} x {width}"
     left_over = [f"{side % part} {name}" for side, part, name in ((rows, height, "rows"), (columns, width, "columns"))]
     left_over = " and ".join(text for text in left_over if not text.startswith("0 "))

@@ -1,0 +1,78 @@
+"""Smoke plumes of the second paper, simulated here, in its splits.
+
+A window starts at frame s of a simulation; all later frames are forecast in turn. Train, valid and test follow each
+other in the same simulations, and share frames; domain is the beginning of simulations that the others never see.
+Levels, flows for measuring how a broken symmetry is learned, are tested on the windows of valid, as in the release.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from flows.source import grid_source
+from flows.store import allocate, checksum
+from simulation.smoke import BOX, levels, rotation, scale, simulate, translation
+from utils import choose_device, replacing
+
+SETS = {"translation": translation, "rotation": rotation, "scale": scale, "levels": levels}
+# first frames of the windows of each split, and frames before the first forecast: two more than the release's nets read
+STARTS = {"train": (0, 160), "valid": (160, 200), "test": (200, 250), "domain": (0, 100)}
+LEVEL_STARTS = {"train": (0, 30), "valid": (30, 40), "test": (30, 40)}
+HISTORY, LEVEL_HISTORY = 12, 3
+
+
+def plume_sources(args):
+    """Sources of the splits of a set of plumes.
+
+    Args:
+        args: ``set``, ``size``, ``level`` of the set levels, ``fields``, ``history``, ``horizon``, ``device``;
+            ``data_dir``, where frames are kept once they are simulated.
+    """
+    of_levels, window = args.set == "levels", args.history + args.horizon
+    starts = LEVEL_STARTS if of_levels else STARTS
+    dataset = levels(args.level, args.size) if of_levels else SETS[args.set](args.size)
+    stored = max(end for _, end in starts.values()) - 1 + window
+    dataset = replace(dataset, steps=dataset.skip + stored)
+    path = simulated(dataset, args)
+    frames = np.load(path, mmap_mode="r").reshape(-1, 3, dataset.size, dataset.size)
+    chosen = np.concatenate([{"vector": [0, 1], "scalar": [2]}[kind] for kind in args.fields])
+    source = grid_source(
+        lambda begin, end: frames[begin:end][:, chosen],
+        frames.shape[2:],
+        segments=[],
+        frame_bytes=frames[:1].nbytes,
+        fields=tuple(args.fields),
+        files=[path.name],
+        time_step=1,
+        spacing=[BOX / dataset.size] * 2,
+        units="units of length and steps",
+        notes=[
+            f"simulated {len(dataset.plumes)} plumes of the set {args.set}, {len(dataset.held_out)} for domain only"
+        ],
+    )
+    sources = {}
+    for split, (begin, end) in starts.items():
+        members = [i for i in range(len(dataset.plumes)) if (i in dataset.held_out) == (split == "domain")]
+        sources[split] = replace(
+            source,
+            segments=[(i * stored + begin, i * stored + end - 1 + window) for i in members],
+            parameters={
+                name: [getattr(dataset.plumes[i], name) for i in members]
+                for name in ("center", "buoyancy", "right", "resolution")
+            },
+        )
+    return sources
+
+
+def simulated(dataset, args):
+    """The file of a data set's frames, which is made unless it is there already; its name has a hash of the plumes."""
+    code = checksum(repr(dataset).encode())[:8]
+    path = Path(args.data_dir, f"smoke_{args.set}_{args.size}_{code}.npy")
+    if not path.exists():
+        device = choose_device(args.device)
+        with replacing(path) as temporary:
+            frames = allocate(temporary, dataset.shape)
+            simulate(dataset, device, out=frames)
+            frames.flush()
+    return path
