@@ -9,6 +9,7 @@
     python data_prep.py ocean --train currents/*.nc --train_box -44 -23 25 46 --test_box -180 -159 -59 -40
     python data_prep.py netcdf --raw wind.nc t.nc --fields u,v:vector t:scalar --name storm
     python data_prep.py smoke --set rotation       the second paper's plumes, made here in a minute; --size paper
+    python data_prep.py jet --raw frames           velocities from particle images, a text file per frame
     python data_prep.py well --raw rayleigh_benard                     The Well's files; so pdearena and pdebench
     python data_prep.py ocean --print_download     the commands that fetch the ocean files
     python data_prep.py                            whatever of these files lies in this folder
@@ -44,6 +45,7 @@ from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
 from flows.netcdf import turn
 from flows.ocean import ocean_sources
+from flows.piv import piv_sources
 from flows.plumes import HISTORY, LEVEL_HISTORY, SETS, plume_sources
 from flows.store import new_folder, write_dataset
 from models.fields import SIZES
@@ -114,6 +116,10 @@ KINDS = {
     "default": ["vector"],
     "help": "what the C components are, in their order: a vector has two, u and v (default: vector)",
 }
+MASKED = {
+    "type": fraction,
+    "help": "drop tiles of which more is masked (default: 0 of tiles, any of the whole grid)",
+}
 BOX = {"nargs": 4, "type": degrees, "metavar": ("WEST", "EAST", "SOUTH", "NORTH")}
 BOX_HELP = "to read in {}, in degrees; it may lie across the edges of a grid round the globe (default: all)"
 CUT = {  # options of tiles and splits
@@ -176,7 +182,7 @@ CONVECTION = Command(
 )
 OCEAN = Command(
     ocean_sources,
-    "surface currents from NetCDF files",
+    "surface currents from NetCDF files of currents or sea levels",
     {"train": {**FILES, "help": "NetCDF files of train, valid and test, any order"}, "print_download": DOWNLOAD},
     {
         "test": {**FILES, "help": "NetCDF files of another ocean (split domain)"},
@@ -223,11 +229,18 @@ COMMANDS = {
                 "metavar": "NAMES:KIND",
                 "help": "variables that make up each field, as in u,v:vector t:scalar",
             },
-            "max_land": {
-                "type": fraction,
-                "help": "drop tiles of which more is masked (default: 0 of tiles, any of the whole grid)",
-            },
+            "max_land": MASKED,
         },
+        CONVECTION.defaults,
+    ),
+    "jet": Command(
+        piv_sources,
+        "velocities from particle images",
+        {
+            "raw": {"metavar": "FOLDER", "help": "with a text file per frame, of OpenPIV or MODULO"},
+            "print_download": DOWNLOAD,
+        },
+        {"name": NAME, "max_land": MASKED},
         CONVECTION.defaults,
     ),
     "smoke": Command(

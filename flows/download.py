@@ -77,4 +77,10 @@ def pdebench():
     yield "# If a number is dead: the data are doi 10.18419/darus-2986."
 
 
-HOW = {"rbc": rbc, "ocean": ocean, "well": well, "pdearena": pdearena, "pdebench": pdebench}
+def jet():
+    yield "# MODULO's jet on a plate, 2000 frames at 2 kHz; the jet of the second paper was not published."
+    yield curl("https://osf.io/c28de/download", "Ex_4_TR_PIV_Jet.zip") + " && unzip -n Ex_4_TR_PIV_Jet.zip"
+    yield "# Then: python data_prep.py jet --raw Ex_4_TR_PIV_Jet. If the address is dead: github.com/mendezVKI/MODULO."
+
+
+HOW = {"jet": jet, "rbc": rbc, "ocean": ocean, "well": well, "pdearena": pdearena, "pdebench": pdebench}

@@ -46,7 +46,7 @@ def plume_sources(args):
         files=[path.name],
         time_step=1,
         spacing=[BOX / dataset.size] * 2,
-        units="units of length and steps",
+        units="box/64 and step",
         notes=[
             f"simulated {len(dataset.plumes)} plumes of the set {args.set}, {len(dataset.held_out)} for domain only"
         ],
