@@ -353,7 +353,8 @@ def summary(meta):
     if "spacing" in meta:
         along_y, along_x = meta["spacing"]
         ends = f", periodic in {' and '.join(meta['periodic'])}" if "periodic" in meta else ""
-        yield f"points {along_y:.4g} apart along y, {along_x:.4g} along x{ends}; frames {meta['time_step']} apart"
+        step = f"; frames {meta['time_step']} apart" if meta["time_step"] else ""
+        yield f"points {along_y:.4g} apart along y, {along_x:.4g} along x{ends}{step}"
     for kind, mean, std in zip(meta["fields"], meta["mean"], meta["std"], strict=True):
         yield f"{kind}: mean {mean:.4g}, std {std:.4g} (training frames), units {meta['units'] or 'unknown'}"
     if meta["orientation"]:

@@ -76,6 +76,7 @@ def test_every_layout_is_the_same_flow(layout, tmp_path, capsys):
     np.testing.assert_allclose(np.diff(v, axis=2)[:, 1:] / 1.5, rate, atol=1e-3)
     out = capsys.readouterr().out
     assert "10 frames of 7 x 11 vectors" in out
+    assert "points 0.5 apart along y, 1.5 along x\n" in out
     assert "one tile, the whole grid of 7 x 11" in out
 
 
