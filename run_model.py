@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import dataclasses
+import json
 import math
 import platform
 import subprocess
@@ -28,9 +29,11 @@ from pathlib import Path
 import torch
 
 from evaluation.ablation import VARIANTS, variant_of
+from evaluation.baselines import Climatology
+from evaluation.baselines import fit as baselines_of
 from evaluation.predict import predict
 from evaluation.runs import DATASETS, IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
-from evaluation.score import TestSet, equivariance_of, persistence, score, validation_rmse
+from evaluation.score import TestSet, equivariance_of, score, validation_rmse
 from flows.store import load_meta, read_table
 from flows.windows import Windows
 from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
@@ -49,6 +52,7 @@ from utils import (
     peak_memory,
     processes,
     rank,
+    replacing,
     set_precision,
     train,
     wait_for_all,
@@ -79,11 +83,15 @@ def parse_args(argv=None):
     add("--data_dir", type=Path, default=Path("data"), help="where data_prep.py wrote (default data)")
     add("--results", type=Path, default=Path("results"), help="where the run's folder goes (default results)")
     add(
+        "--valid_length", type=int, default=0, help="roll-out steps that choose the best epoch (default: output_length)"
+    )
+    add("--patience", type=int, default=0, help="stop after so many epochs that were no better (default: from 50 on)")
+    add(
         "--train_fraction",
         type=float,
         default=1.0,
-        help="train on the last part of the training windows in time, as if the record had begun later; validation and "
-        "test stay as near as they were, whatever the seed and the model (default 1, all)",
+        help="train on the last part of the training windows in time, as if the record had begun later, in as many "
+        "steps per epoch as on all; validation and test stay as near as they were (default 1, all)",
     )
     add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
     add("--frame", default="", help=f"symmetries to take out before the net and put back after: {', '.join(FRAMES)}")
@@ -96,7 +104,8 @@ def parse_args(argv=None):
                 )
                 default = "" if field.type is bool else f" (default {field.default})"
                 add(f"--{field.name}", **kind, help=f"{symmetry.name}: {words}{default}")
-    add("--variant", default="", help=f"change one part of the net, for ablations: {', '.join(VARIANTS)}")
+    variants = "; ".join(f"{symmetry}: {', '.join(names)}" for symmetry, names in VARIANTS.items())
+    add("--variant", default="", help=f"change one part of the net, for ablations ({variants})")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--checkpoint", action="store_true", help="save memory: compute roll-out steps again in the backward pass")
@@ -179,8 +188,9 @@ def check_args(args):
         raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
     if not 0 < args.train_fraction <= 1:
         raise InputError(f"--train_fraction must be above 0 and at most 1, got {args.train_fraction}")
-    if args.num_workers < 0 or args.seed < 0:
-        raise InputError("--num_workers and --seed must not be negative")
+    for name in ("num_workers", "seed", "patience", "valid_length"):
+        if getattr(args, name) < 0:
+            raise InputError(f"--{name} must not be negative, got {getattr(args, name)}")
     args.device = choose_device(args.device)
     return args
 
@@ -211,6 +221,10 @@ def run_name(args):
         name += "_augment" + "+".join(args.augment)
     if args.train_fraction != 1:
         name += f"_train{args.train_fraction:g}"
+    if args.valid_length:
+        name += f"_valid{args.valid_length}"
+    if args.patience:
+        name += f"_patience{args.patience}"
     return name + ("_amp" if args.amp else "")
 
 
@@ -226,7 +240,7 @@ def check_data(args, meta):
             f"--input_length {args.input_length} is more than the {meta['history']} frames before the forecast in "
             f"the prepared data; lower it or prepare with --history {args.input_length}"
         )
-    longest = max(args.output_length, TEST_STEPS)
+    longest = max(args.output_length, args.valid_length, TEST_STEPS)
     if longest > meta["horizon"]:
         raise InputError(
             f"forecasts of {longest} frames (--output_length {args.output_length}, tests {TEST_STEPS}) do not fit "
@@ -319,20 +333,35 @@ def test_sets(args, meta, windows):
     return tests
 
 
-def test(model, args, tests):
-    """Score the model on every one of ``test_sets``, beside persistence.
+def test(model, args, windows, tests):
+    """Score the model on every one of ``test_sets``, beside forecasts without a net.
 
     Returns:
-        dict: ``scores`` and ``persistence`` per test set, and ``equivariance_error`` per symmetry.
+        dict: ``scores`` per test set, ``baselines`` by name and test set, ``equivariance_error`` per symmetry,
+        ``damping`` of the baselines that have one, and ``window_mse``, the net's error on every window (by factor, of
+        scale). Climatology is that of the tiles trained on, so it is not one of
+        another domain, nor where frames are interpolated in time (scale).
     """
     model.eval()
     of_net = partial(forecast, model, amp=args.amp)
-    results = {"scores": {}, "persistence": {}, "equivariance_error": {}}
+    baselines = baselines_of(windows["train"], TEST_STEPS)
+    damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
+    results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping, "window_mse": {}}
     for name, tests_of_name in tests.items():
         print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
-        results["scores"][name] = score(of_net, *setting, args.num_workers)
-        results["persistence"][name] = score(persistence, *setting, args.num_workers, spectra=False)
+        found = score({"net": of_net, **baselines}, *setting, args.num_workers, spectra=["net"])
+        if name not in ("domain", "Scale"):
+            still = dataclasses.replace(tests_of_name, windows=Climatology(tests_of_name.windows, windows["train"]))
+            found |= score({"climatology": Climatology.forecast}, still, *setting[1:], args.num_workers)
+        for forecaster, scores in found.items():
+            by_factor = scores.get("by_factor", {}).values()
+            errors = [scores.pop("window_mse", None), *(row.pop("window_mse") for row in by_factor)]
+            if forecaster != "net":
+                results["baselines"].setdefault(forecaster, {})[name] = scores
+                continue
+            results["scores"][name] = scores
+            results["window_mse"][name] = errors[0] if not by_factor else errors[1:]
         error = equivariance_of(of_net, *setting)
         if error is not None:
             results["equivariance_error"][name] = error
@@ -341,11 +370,12 @@ def test(model, args, tests):
 
 def report(metrics):
     """Print the scores of a run, and last the release's line."""
-    scores, still, errors = metrics["scores"], metrics["persistence"], metrics["equivariance_error"]
-    print(f"{'test set':10} {'RMSE':>8} {'persistence':>12} {'ESE':>8} {'equivariance error':>20}")
+    scores, errors = metrics["scores"], metrics["equivariance_error"]
+    print(f"{'test set':10} {'RMSE':>8}  {'best without a net':26} {'ESE':>8} {'equivariance error':>20}")
     for name, row in scores.items():
         error = f"{errors[name]['relative']:.1e}" if name in errors else "-"
-        print(f"{name:10} {row['rmse']:8.4f} {still[name]['rmse']:12.4f} {row['ese']:8.4f} {error:>20}")
+        rmse, baseline = min((of[name]["rmse"], label) for label, of in metrics["baselines"].items() if name in of)
+        print(f"{name:10} {row['rmse']:8.4f}  {rmse:.4f} {baseline:19} {row['ese']:8.4f} {error:>20}")
 
     # The release's other domain is another ocean or, for convection, the test set of the model's own symmetry: then the
     # line says which.
@@ -393,7 +423,8 @@ def evaluate(args):
         raise InputError(
             f"{args.evaluate} forecasts {' and '.join(trained_on)}, {data} has {' and '.join(meta['fields'])}"
         )
-    windows = {name: Windows(data, meta, name, args.device) for name in ("test", "domain") if name in meta["splits"]}
+    names = [name for name in ("train", "test", "domain") if name in meta["splits"]]
+    windows = {name: Windows(data, meta, name, args.device) for name in names}
     tests = test_sets(args, meta, windows)
     model = make_model(args, meta["fields"])
     model.load_state_dict(load_checkpoint(args.evaluate / "best.pt", args.device)["model"])
@@ -403,7 +434,7 @@ def evaluate(args):
         "architecture": args.architecture,
         "symmetry": args.symmetry,
         "data": meta["id"],
-        **test(model, args, tests),
+        **test(model, args, windows, tests),
     }
     if args.output is not None and rank() == 0:
         write_json(args.output, metrics)
@@ -428,6 +459,7 @@ def main(argv=None):
         return report(metrics)
 
     windows = {name: Windows(data, meta, name, args.device) for name in meta["splits"]}
+    epoch_windows = len(windows["train"])
     windows["train"].keep_last(args.train_fraction)
     check_training(args, windows["train"])
     tests = test_sets(args, meta, windows)
@@ -441,8 +473,13 @@ def main(argv=None):
         print("--amp will be slow: this CPU has no instructions for bfloat16, float32 is faster here")
 
     settings = Training(
-        **{name: getattr(args, name) for name in Training.__dataclass_fields__ if name not in ("name", "augment")},
+        **{
+            name: getattr(args, name)
+            for name in Training.__dataclass_fields__
+            if hasattr(args, name) and name != "augment"
+        },
         name=short_name(args),
+        epoch_windows=epoch_windows,
         augment=tuple(SYMMETRIES[name].on(meta["fields"]) for name in args.augment),
     )
     wait_for_all()  # who is late must not find half a folder
@@ -456,7 +493,10 @@ def main(argv=None):
             write_json(folder / "config.json", config)
         wait_for_all()
         metrics = train_and_test(args, model, windows, tests, settings, folder)
+        windows_mse = metrics.pop("window_mse")
         if rank() == 0:
+            with replacing(folder / "windows.json") as temporary:  # on one line: it is long
+                temporary.write_text(json.dumps(windows_mse) + "\n")
             write_json(folder / "metrics.json", metrics)
     return report(metrics)
 
@@ -482,7 +522,7 @@ def train_and_test(args, model, windows, tests, settings, folder):
         "stopped_early": len(history) < args.num_epoch,
         "best_epoch": best["epoch"],
         "valid_rmse": history[best["epoch"] - 1]["valid_rmse"],
-        **test(model, args, tests),
+        **test(model, args, windows, tests),
     }
 
 

@@ -10,6 +10,7 @@ import secrets
 import signal
 import sys
 import time
+import timeit
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -111,12 +112,8 @@ def bfloat16_is_slow(device):
     """Whether a product of two matrices takes longer in bfloat16 than in float32: on CPUs without the instructions."""
 
     def shortest(dtype):
-        factor, times = torch.ones(256, 256, dtype=dtype), []
-        for _ in range(5):
-            start = time.perf_counter()
-            factor @ factor
-            times.append(time.perf_counter() - start)
-        return min(times)
+        factor = torch.ones(256, 256, dtype=dtype)
+        return min(timeit.repeat(lambda: factor @ factor, number=1, repeat=5))
 
     return device.type == "cpu" and shortest(torch.bfloat16) > shortest(torch.float32)
 
@@ -187,9 +184,7 @@ def connect(device):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     if device.type == "cuda" and distributed.is_initialized():
         if device.index is not None:
-            raise InputError(
-                f"--device {device}: several processes cannot share a GPU; --device cuda gives each its own"
-            )
+            raise InputError(f"--device {device}: processes cannot share a GPU; --device cuda gives each its own")
         device, gpus = torch.device("cuda", int(os.environ["LOCAL_RANK"])), torch.cuda.device_count()
         if device.index >= gpus:
             raise InputError(f"this machine has {gpus} CUDA devices; lower --nproc_per_node or use --device cpu")
@@ -447,13 +442,16 @@ class Training:
     num_workers: int = 0
     augment: tuple = ()  # symmetries whose random elements transform the training samples
     checkpoint: bool = False  # compute each roll-out step again in the backward pass, to save memory
+    valid_length: int = 0  # roll-out steps of the validation; 0: as in training
+    patience: int = 0  # epochs without a better validation that end the training; 0: the release's rule
+    epoch_windows: int = 0  # windows per epoch, drawn again and again where there are fewer; 0: each once
 
 
 def train(model, train_windows, validate, settings, folder):
     """Train with Adam and keep ``log.csv``, ``best.pt`` (lowest validation RMSE) and ``last.pt`` in ``folder``.
 
-    The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch. After 50
-    epochs training stops when the mean validation RMSE of the last 5 epochs is not below that of the 5 before.
+    The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch. When it
+    stops is said by :func:`stops_early`.
     A run that was killed goes on from ``last.pt`` and ends with the numbers of a run that was not.
     Several processes (see :func:`connect`) share every batch; the first writes the files.
 
@@ -481,7 +479,7 @@ def train(model, train_windows, validate, settings, folder):
         history = state["history"]
         print(f"{settings.name} going on after epoch {len(history)}".lstrip(), flush=True)
 
-    while len(history) < settings.num_epoch and not stops_early(history):
+    while len(history) < settings.num_epoch and not stops_early(history, settings.patience):
         start, epoch = time.perf_counter(), len(history) + 1
         learning_rate = settings.learning_rate * settings.decay_rate ** (epoch - 1)
         for group in optimizer.param_groups:
@@ -507,19 +505,20 @@ def train(model, train_windows, validate, settings, folder):
                 history=history,
             )
             write_log(folder / "log.csv", history)
-        line = "epoch {epoch:3d} | train RMSE {train_rmse:.4f} | valid RMSE {valid_rmse:.4f} | {seconds} s".format(
-            **row
-        )
-        print(f"{settings.name} {line}".lstrip(), flush=True)  # what is said to be done is safe on the disk
+        errors = f"train RMSE {row['train_rmse']:.4f} | valid RMSE {row['valid_rmse']:.4f}"
+        line = f"{settings.name} epoch {epoch:3d} | {errors} | {row['seconds']} s"
+        print(line.lstrip(), flush=True)  # what is said to be done is safe on the disk
     wait_for_all()
     return history
 
 
 def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
-    """One pass over the training windows in random order; returns the training RMSE over all roll-out steps."""
+    """Pass over the training windows in random order, of a part of them repeatedly; returns the training RMSE."""
     forecaster.train()
     past, future = settings.input_length, settings.output_length
-    order = torch.randperm(len(windows), generator=generator)
+    wanted = settings.epoch_windows or len(windows)
+    passes = [torch.randperm(len(windows), generator=generator) for _ in range(-(-wanted // len(windows)))]
+    order = torch.cat(passes)[:wanted]
     batches = windows.batches(order, settings.batch_size, past, future, settings.num_workers, shared=True)
     sizes = [len(batch) for batch in order.split(settings.batch_size)]
     error, label = MeanSquare(shared=True), f"{settings.name} epoch {epoch}".lstrip()
@@ -549,9 +548,11 @@ def check_finite(rmse, epoch):
     return rmse
 
 
-def stops_early(history):
-    """Whether the last 5 epochs were, on validation, no better than the 5 before (after at least 50)."""
+def stops_early(history, patience=0):
+    """Whether the last ``patience`` epochs were no better; by the release's rule (0), 5 than the 5 before, from 50 on."""
     valid = [row["valid_rmse"] for row in history]
+    if patience:
+        return bool(valid) and len(valid) - 1 - int(np.argmin(valid)) >= patience
     return len(valid) > PATIENCE and np.mean(valid[-5:]) >= np.mean(valid[-10:-5])
 
 

@@ -111,7 +111,8 @@ def change(group, symmetry):
     """Relative change of the RMSE from the original to the transformed test set, Mag in units of persistence."""
     ratio = error(group, symmetry) / error(group)
     if symmetry == "Mag":
-        ratio *= group.mean("persistence", "test", "rmse") / group.mean("persistence", "Mag", "rmse")
+        persistence = [group.mean("baselines", "persistence", name, "rmse") for name in ("test", "Mag")]
+        ratio *= persistence[0] / persistence[1]
     return ratio - 1
 
 

@@ -22,9 +22,9 @@ from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 
 from evaluation import convection
+from evaluation.baselines import persistence
 from evaluation.rmse import rmse
 from evaluation.runs import DATASETS, data_folder, net_of, read_config, read_metrics
-from evaluation.score import persistence
 from evaluation.spectrum import log_spectrum, velocity_spectrum
 from evaluation.style import (
     COLOURS,
@@ -449,7 +449,7 @@ def draw_errors(runs):
         for run in runs:
             if test in run.metrics["scores"]:
                 draw_curve(axes, run, *per_step(run.metrics["scores"][test]))
-        axes.plot(*per_step(runs[0].metrics["persistence"][test]), ":", color="black", label="persistence")
+        axes.plot(*per_step(runs[0].metrics["baselines"]["persistence"][test]), ":", color="black", label="persistence")
         axes.set(title=f"on {test}", xlabel="step", xticks=STEPS_SHOWN)
         plain_log(axes.yaxis)
     panels[0].set_ylabel("RMSE / standard deviation")

@@ -133,10 +133,11 @@ def score_table(groups, measure):
     )
     mark_best(groups, table, min)
     if measure == "rmse":
-        still = [[value for group in groups for value in group.values("persistence", name, "rmse")] for name in names]
-        cells = [Number(statistics.mean(values)) if values else None for values in still]
         table.blocks.append(len(table.rows))
-        table.rows.append(("persistence", ["", *cells]))
+        for baseline in dict.fromkeys(name for group in groups for run in group.runs for name in run["baselines"]):
+            found = [[v for group in groups for v in group.values("baselines", baseline, n, "rmse")] for n in names]
+            cells = [Number(statistics.mean(values)) if values else None for values in found]
+            table.rows.append((baseline, ["", *cells]))
     return table
 
 
@@ -155,7 +156,7 @@ def mark_best(groups, table, best_of):
 def factor_tables(groups):
     """Scale nets beside the plain nets of their sweeps.
 
-    Skill against persistence and ESE by upscaling factor, RMSE by forecast frame on the original flows.
+    Skill and ESE by upscaling factor, RMSE by forecast frame on the original flows.
     """
     tested = scale_and_plain(groups)
     if not tested:
@@ -164,12 +165,7 @@ def factor_tables(groups):
     factors = sorted(found, key=float)
 
     def skills(group):
-        cells = []
-        for factor in factors:
-            path = ("Scale", "by_factor", factor, "rmse")
-            pairs = zip(group.values("scores", *path), group.values("persistence", *path), strict=True)
-            cells.append(number_of([1 - error / still for error, still in pairs], form=".2f"))
-        return cells
+        return [number_of(group.skills("Scale", "by_factor", factor), form=".2f") for factor in factors]
 
     def errors(group):
         return [number(group, "scores", "Scale", "by_factor", factor, "ese", form=".2f") for factor in factors]
@@ -179,7 +175,7 @@ def factor_tables(groups):
         return [number_of([steps[i] for steps in runs], form=".2f") for i in range(TEST_STEPS)]
 
     columns = [f"x{factor}" for factor in factors]
-    note = "1 - RMSE / RMSE(persistence) over 10 frames; 0 is no forecast"
+    note = "1 - RMSE / RMSE of the best forecast without a net, over 10 frames; 0 is no forecast"
     skill = table_of(tested, "skill by upscaling factor", columns, skills, note)
     spectrum = table_of(tested, "ESE by upscaling factor", columns, errors)
     by_frame = table_of(tested, "RMSE by forecast frame on test", [f"{i + 1}" for i in range(TEST_STEPS)], frames)
@@ -301,7 +297,7 @@ def as_csv(groups):
     for group in groups:
         sets = test_sets([group])
         paths = [("scores", name, measure) for name in sets for measure in (*MEASURES, "ese_per_sample")]
-        paths += [("persistence", name, "rmse") for name in sets]
+        paths += [("baselines", "persistence", name, "rmse") for name in sets]
         paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative")]
         paths += [(name,) for name in ("parameters", "train_windows", "epochs", "peak_memory_mib")]
         what = [
@@ -310,10 +306,11 @@ def as_csv(groups):
         factors = sorted({f for scores in group.values("scores", "Scale", "by_factor") for f in scores}, key=float)
         by_factor = [("Scale", "by_factor", factor) for factor in factors]
         paths += [("scores", *which, measure) for which in by_factor for measure in (*MEASURES, "ese_per_sample")]
-        paths += [("persistence", *which, "rmse") for which in by_factor]
+        paths += [("baselines", "persistence", *which, "rmse") for which in by_factor]
         for path in paths:
             cell = number(group, *path)
             if cell is not None:
+                path = path[path[0] == "baselines" :]
                 measure = f"{path[0]} {path[-1]}" if path[0] in ("persistence", "equivariance_error") else path[-1]
                 where = " x".join(name for name in path[1:-1] if name != "by_factor")
                 writer.writerow(

@@ -18,7 +18,7 @@ DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
 IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "augment", "train_fraction", "amp")
-IDENTITY += ("data",)
+IDENTITY += ("valid_length", "patience", "data")
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
@@ -52,7 +52,7 @@ def check_run(folder):
 
 def read_metrics(folder):
     """metrics.json of the run in ``folder``; InputError if it is broken or lacks a result."""
-    needed = ("scores", "persistence", "equivariance_error", "epochs", "stopped_early", "parameters")
+    needed = ("scores", "baselines", "equivariance_error", "epochs", "stopped_early", "parameters")
     return read_record(folder / "metrics.json", needed)
 
 
@@ -102,6 +102,13 @@ def net_of(settings, fields):
 # ---------------------------------------------------------------- many runs
 
 
+def at(record, path):
+    """What lies at ``path`` in nested dicts, None where the path ends before."""
+    for key in path:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
+
+
 class Group:
     """Runs that differ in nothing but the seed.
 
@@ -131,13 +138,19 @@ class Group:
 
     def values(self, *path):
         """The number at ``path`` in each run; runs that do not have it are left out."""
-        found = []
-        for value in self.runs:
-            for key in path:
-                value = value.get(key) if isinstance(value, dict) else None
-            if value is not None:
-                found.append(value)
-        return found
+        found = [at(run, path) for run in self.runs]
+        return [value for value in found if value is not None]
+
+    def skills(self, *path):
+        """1 - RMSE / RMSE of the best forecast without a net, of each run, on the set at ``path``."""
+        skills = []
+        for run in self.runs:
+            error = at(run["scores"], (*path, "rmse"))
+            rivals = [at(of, (*path, "rmse")) for of in run["baselines"].values()]
+            rivals = [rival for rival in rivals if rival is not None]
+            if error is not None and rivals:
+                skills.append(1 - error / min(rivals))
+        return skills
 
     def mean(self, *path):
         """Mean over the seeds, None where no run has the number."""
@@ -323,6 +336,8 @@ def collect(runs, folder):
         config = json.loads((source / "config.json").read_text())
         config.pop("data_dir", None)
         write_json(target / "config.json", config)
-        for name in ("log.csv", "metrics.json"):
+        for name in ("log.csv", "windows.json", "metrics.json"):
+            if not (source / name).exists():
+                continue  # of runs from before it was kept
             with replacing(target / name) as temporary:
                 temporary.write_bytes((source / name).read_bytes())

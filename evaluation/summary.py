@@ -2,7 +2,7 @@
 
 from matplotlib import rc_context
 
-from evaluation.runs import group_runs, load_runs, scale_and_plain
+from evaluation.runs import at, group_runs, load_runs, scale_and_plain
 from evaluation.style import COLOURS, LINES, STYLE, new_figure, plain_log, save
 from models import ARCHITECTURES
 
@@ -35,7 +35,7 @@ def draw_factors(groups):
         for group in tested:
             draw_band(axes, group, *by_factor(group, "scores", measure))
         axes.set(xlabel="upscaling factor", ylabel={"rmse": "RMSE / standard deviation", "ese": "ESE"}[measure])
-    factors, still = by_factor(tested[0], "persistence", "rmse")
+    factors, still = by_factor(tested[0], ("baselines", "persistence"), "rmse")
     panels[0].plot(factors, [values[0] for values in still], ":", color="black", label="persistence")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
@@ -43,8 +43,9 @@ def draw_factors(groups):
 
 def by_factor(group, what, measure):
     """Factors in ascending order and, for each, the values of a measure over the seeds."""
-    factors = sorted(group.runs[0][what]["Scale"]["by_factor"], key=float)
-    values = [group.values(what, "Scale", "by_factor", factor, measure) for factor in factors]
+    path = (*([what] if isinstance(what, str) else what), "Scale", "by_factor")
+    factors = sorted(at(group.runs[0], path), key=float)
+    values = [group.values(*path, factor, measure) for factor in factors]
     return [float(factor) for factor in factors], values
 
 

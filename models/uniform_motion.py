@@ -99,8 +99,11 @@ class UniformMotionUpsampling(nn.Module):
         y = conv2d(
             pad(x.flatten(1, 2), (1, 1, 1, 1), mode="replicate"), self.conv.weight, self.conv.bias.repeat_interleave(4)
         )
-        mean = avg_pool2d(repeat_pixels(moved(x.mean(1), self.moving, 1)), 4, stride=1)
-        return shuffle_pixels(y.relu_()).unflatten(1, (-1, len(self.moving))) + mean.unsqueeze(1)
+        return shuffle_pixels(y.relu_()).unflatten(1, (-1, len(self.moving))) + self.mean(x)
+
+    def mean(self, x):
+        """What every output point has seen on average, of the components that move: ``(n, 1, D, 2 H, 2 W)``."""
+        return avg_pool2d(repeat_pixels(moved(x.mean(1), self.moving, 1)), 4, stride=1).unsqueeze(1)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from PIL import Image
 
 import run_model
 from evaluation import convection, figures, report, rmse, summary
+from evaluation.baselines import persistence
 from evaluation.convection import autocorrelation, rocking_period, roll_shares, spectrum_along_x, vorticity
 from evaluation.figures import SWEEPS, TEST_STEPS, main
 from evaluation.runs import Group
-from evaluation.score import persistence
 from evaluation.spectrum import power_law, velocity_spectrum
 from evaluation.style import STYLE, new_figure, save
 from flows.store import identity

@@ -32,7 +32,7 @@ def write_run(results, scores, data="a", persistence=1.0, seconds=(3.0, 1.0, 2.0
         "peak_memory_mib": 500.0,
         "epochs": 3,
         "stopped_early": False,
-        "persistence": {name: {"rmse": persistence} for name in scores},
+        "baselines": {"persistence": {name: {"rmse": persistence} for name in scores}},
         "equivariance_error": {name: {"absolute": 0.5, "relative": 0.25} for name in scores if name in SYMMETRIES},
     }
     metrics |= {name: changes.pop(name) for name in list(changes) if name in metrics}
@@ -228,7 +228,7 @@ def write_factors(folder, factors, persistence=1.0, steps=(0.3,) * 10):
     scores["Scale"]["by_factor"] = {factor: {"rmse": rmse, "ese": ese} for factor, (rmse, ese) in factors.items()}
     still = {name: {"rmse": persistence} for name in ("test", "Scale")}
     still["Scale"]["by_factor"] = {factor: {"rmse": persistence} for factor in factors}
-    change(folder / "metrics.json", scores=scores, persistence=still)
+    change(folder / "metrics.json", scores=scores, baselines={"persistence": still})
 
 
 def test_skill_by_factor(tmp_path, capsys):
@@ -402,7 +402,7 @@ def test_claim_1_counts_magnitude_in_units_of_persistence(tmp_path):
     scores = {"test": (0.3, 1), "Mag": (0.36, 1)}  # 20 % more error where persistence has 20 % more
     for symmetry, factor in (("None", 1.2), ("Mag", 1.0)):
         folder = write_run(tmp_path, {**scores, "Mag": (0.36 * factor, 1)}, symmetry=symmetry)
-        change(folder / "metrics.json", persistence={"test": {"rmse": 1.0}, "Mag": {"rmse": 1.2}})
+        change(folder / "metrics.json", baselines={"persistence": {"test": {"rmse": 1.0}, "Mag": {"rmse": 1.2}}})
     assert judged(tmp_path, 1) == ("reproduced", [True])
 
 
@@ -601,5 +601,5 @@ def test_report_of_a_real_run(data_dir, tmp_path, capsys):
     columns, rows = table(text, "RBC: RMSE of 10 forecast frames")
     assert columns == ["n", *metrics["scores"]]
     assert rows["Unet UM width 0.125"] == ["1", *(f"{row['rmse']:.3f}" for row in metrics["scores"].values())]
-    assert rows["persistence"] == [f"{row['rmse']:.3f}" for row in metrics["persistence"].values()]
+    assert rows["persistence"] == [f"{row['rmse']:.3f}" for row in metrics["baselines"]["persistence"].values()]
     assert f"{metrics['parameters']:,}" in text

@@ -79,7 +79,7 @@ def test_a_run(data_dir, tmp_path, capsys, symmetry):
     )
     assert f"\nUnet {symmetry} seed 0 epoch   2 | train RMSE" in out
     assert set(scores) == {"test", *SYMMETRIES} - {"None"}
-    assert set(metrics["persistence"]) == set(scores)
+    assert set(metrics["baselines"]["persistence"]) == set(scores)
     assert metrics["epochs"] == 2
     assert config["symmetry"] == symmetry
     assert config["torch"] == torch.__version__
@@ -180,7 +180,7 @@ def test_scoring_again_gives_the_same_scores(data_dir, finished, tmp_path, capsy
     files = {path: path.read_bytes() for path in finished.glob("*/*")}
     assert evaluate(finished, "--data_dir", data_dir, "--output", tmp_path / "scores.json") == 0
     metrics, again = read(finished)[1], json.loads((tmp_path / "scores.json").read_text())
-    for name in ("scores", "persistence", "equivariance_error", "architecture", "symmetry", "dataset"):
+    for name in ("scores", "baselines", "equivariance_error", "architecture", "symmetry", "dataset"):
         assert again[name] == metrics[name]
     assert again["run"] == next(finished.iterdir()).name
     assert capsys.readouterr().out.splitlines()[-1].startswith("Model: Unet | Symmetry: Mag | Future RMSE: ")
@@ -505,7 +505,7 @@ def test_quick_runs_what_it_lists(tmp_path, code):
     [
         ("--dataset Moon", "no prepared data in"),
         ("--frame Scale", "unknown frame 'Scale'; choose from UM, Mag, Rot"),
-        ("--variant drift", "symmetry UM has no variant 'drift'; it has none"),
+        ("--variant drift", "symmetry UM has no variant 'drift'; it has free"),
         ("--symmetry Color", "unknown symmetry 'Color'"),
         ("--architecture VGG", "unknown architecture 'VGG'"),
         ("--augment Color", "unknown symmetry 'Color'"),
