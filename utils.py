@@ -450,10 +450,9 @@ class Training:
 def train(model, train_windows, validate, settings, folder):
     """Train with Adam and keep ``log.csv``, ``best.pt`` (lowest validation RMSE) and ``last.pt`` in ``folder``.
 
-    The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch. When it
-    stops is said by :func:`stops_early`.
-    A run that was killed goes on from ``last.pt`` and ends with the numbers of a run that was not.
-    Several processes (see :func:`connect`) share every batch; the first writes the files.
+    The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch;
+    :func:`stops_early` ends it. A run that was killed goes on from ``last.pt`` and ends with the numbers of a run that
+    was not. Several processes (see :func:`connect`) share every batch; the first writes the files.
 
     Args:
         validate: returns the validation RMSE of the model as it is, see ``evaluation.score.validation_rmse``.
@@ -549,7 +548,7 @@ def check_finite(rmse, epoch):
 
 
 def stops_early(history, patience=0):
-    """Whether the last ``patience`` epochs were no better; by the release's rule (0), 5 than the 5 before, from 50 on."""
+    """Whether the last ``patience`` epochs were no better; by the release's rule (0) 5 than the 5 before, after 50."""
     valid = [row["valid_rmse"] for row in history]
     if patience:
         return bool(valid) and len(valid) - 1 - int(np.argmin(valid)) >= patience
