@@ -338,15 +338,16 @@ def test(model, args, windows, tests):
 
     Returns:
         dict: ``scores`` per test set, ``baselines`` by name and test set, ``equivariance_error`` per symmetry,
-        ``damping`` of the baselines that have one, and ``window_mse``, the net's error on every window (by factor, of
-        scale). Climatology is that of the tiles trained on, so it is not one of
-        another domain, nor where frames are interpolated in time (scale).
+        ``damping`` of the baselines that have one, and ``window_mse``, the net's error on every window of the sets
+        whose windows are of one size, with their ``blocks``. Climatology is that of the tiles trained on, so there is
+        none of another domain, nor where frames are interpolated in time (scale).
     """
     model.eval()
     of_net = partial(forecast, model, amp=args.amp)
     baselines = baselines_of(windows["train"], TEST_STEPS)
     damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
-    results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping, "window_mse": {}}
+    results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping}
+    results["window_mse"] = {"blocks": {}}
     for name, tests_of_name in tests.items():
         print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
@@ -361,7 +362,9 @@ def test(model, args, windows, tests):
                 results["baselines"].setdefault(forecaster, {})[name] = scores
                 continue
             results["scores"][name] = scores
-            results["window_mse"][name] = errors[0] if not by_factor else errors[1:]
+            if not by_factor:
+                results["window_mse"][name] = errors[0]
+                results["window_mse"]["blocks"][name] = tests_of_name.windows.blocks().tolist()
         error = equivariance_of(of_net, *setting)
         if error is not None:
             results["equivariance_error"][name] = error
