@@ -76,7 +76,13 @@ def parse_args(argv=None):
     add("--output_length", type=int, default=4, help="roll-out steps in the training loss (default 4)")
     add("--batch_size", type=int, default=16, help="samples per step (default 16)")
     add("--num_epoch", type=int, default=100, help="most epochs; early stopping from 50 on (default 100)")
-    add("--learning_rate", type=float, default=0.001, help="of Adam in the first epoch (default 0.001)")
+    add(
+        "--learning_rate",
+        type=learning_rate,
+        default=0.001,
+        help="of Adam in the first epoch (default 0.001); best: that of the run with seed 0 in --results, alike in all "
+        "else, whose validation was best",
+    )
     add("--decay_rate", type=float, default=0.95, help="factor on the learning rate per epoch (default 0.95)")
     add("--seed", type=int, default=0, help="of weights, order of samples and augmentation (default 0)")
 
@@ -134,6 +140,27 @@ def parse_args(argv=None):
     return check_args(args)
 
 
+def learning_rate(word):
+    """An argparse type: a number, or "best"."""
+    return word if word == "best" else float(word)
+
+
+def best_learning_rate(args, config):
+    """That of the finished run with seed 0, but for it like the one of ``config``, that was best on validation.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    alike, found = set(IDENTITY) - {"seed", "learning_rate"} | SYMMETRIES[args.symmetry].options().keys(), []
+    for path in sorted(args.results.glob("*/metrics.json")):
+        other = read_config(path.parent)
+        if other["seed"] == 0 and all(other[name] == config[name] for name in alike):
+            found.append((read_metrics(path.parent)["valid_rmse"], other["learning_rate"]))
+    if not found:
+        raise InputError(f"--learning_rate best: no finished run like this one with --seed 0 in {args.results}")
+    return min(found)[1]
+
+
 def check_output(path):
     """Refuse a file that exists, or lies in no folder, before the work."""
     if path is not None and (path.exists() or not path.parent.is_dir()):
@@ -182,7 +209,7 @@ def check_args(args):
         raise InputError(error) from None
     for name in ("input_length", "output_length", "batch_size", "num_epoch", "learning_rate", "decay_rate", "width"):
         value = getattr(args, name)
-        if not 0 < value < float("inf"):
+        if value != "best" and not 0 < value < float("inf"):
             raise InputError(f"--{name} must be positive, got {value}")
     if args.kernel_size < 1 or args.kernel_size % 2 == 0:
         raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
@@ -203,10 +230,10 @@ def names_of(words, names, what):
 
 def run_name(args):
     """The folder of a run: the settings in the release's order, then what differs from its defaults."""
+    rate = args.learning_rate if args.learning_rate == "best" else f"{args.learning_rate:g}"
     name = (
         f"{args.dataset}_{args.architecture}_{args.symmetry}_bz{args.batch_size}_inp{args.input_length}"
-        f"_pred{args.output_length}_lr{args.learning_rate:g}_decay{args.decay_rate:g}_kernel{args.kernel_size}"
-        f"_seed{args.seed}"
+        f"_pred{args.output_length}_lr{rate}_decay{args.decay_rate:g}_kernel{args.kernel_size}_seed{args.seed}"
     )
     if args.width != 1:
         name += f"_width{args.width:g}"
@@ -276,7 +303,6 @@ def find_run(args, meta):
     Raises:
         InputError: the folder holds another run.
     """
-    folder = args.results / run_name(args)
     about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output")
     config = {name: value for name, value in vars(args).items() if name not in about_this_call}
     config |= {
@@ -290,6 +316,9 @@ def find_run(args, meta):
         "threads": torch.get_num_threads(),
         "processes": processes(),
     }
+    if args.learning_rate == "best":
+        config["learning_rate"] = args.learning_rate = best_learning_rate(args, config)
+    folder = args.results / run_name(args)
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None
     old = read_config(folder)

@@ -52,7 +52,7 @@ def check_run(folder):
 
 def read_metrics(folder):
     """metrics.json of the run in ``folder``; InputError if it is broken or lacks a result."""
-    needed = ("scores", "baselines", "equivariance_error", "epochs", "stopped_early", "parameters")
+    needed = ("scores", "baselines", "equivariance_error", "epochs", "stopped_early", "parameters", "valid_rmse")
     return read_record(folder / "metrics.json", needed)
 
 
