@@ -55,7 +55,7 @@ small() {
         run --dataset="$1" --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch="$2" $settings
         run --dataset="$1" --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch="$3" $settings
     done
-    # Dear for their width: eight channels in every field of rotation; five levels, or three, of every feature of scale.
+    # They cost more for their width: eight channels in every field of rotation; five levels, or three, of every feature of scale.
     run --dataset="$1" --architecture=Unet --symmetry=Rot --width=0.25 --num_epoch="$2" $settings
     run --dataset="$1" --architecture=ResNet --symmetry=Rot --width=0.03125 --num_epoch="$3" $settings
     run --dataset="$1" --architecture=Unet --symmetry=Scale --width=0.125 --num_epoch="$4" $settings

@@ -382,8 +382,8 @@ def test(model, args, windows, tests):
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
         found = score({"net": of_net, **baselines}, *setting, args.num_workers, spectra=["net"])
         if name not in ("domain", "Scale"):
-            still = dataclasses.replace(tests_of_name, windows=Climatology(tests_of_name.windows, windows["train"]))
-            found |= score({"climatology": Climatology.forecast}, still, *setting[1:], args.num_workers)
+            climate = dataclasses.replace(tests_of_name, windows=Climatology(tests_of_name.windows, windows["train"]))
+            found |= score({"climatology": Climatology.forecast}, climate, *setting[1:], args.num_workers)
         for forecaster, scores in found.items():
             by_factor = scores.get("by_factor", {}).values()
             errors = [scores.pop("window_mse", None), *(row.pop("window_mse") for row in by_factor)]
@@ -400,7 +400,7 @@ def test(model, args, windows, tests):
     return results
 
 
-def report(metrics):
+def print_scores(metrics):
     """Print the scores of a run, and last the release's line."""
     scores, errors = metrics["scores"], metrics["equivariance_error"]
     print(f"{'test set':10} {'RMSE':>8}  {'best without a net':26} {'ESE':>8} {'equivariance error':>20}")
@@ -470,7 +470,7 @@ def evaluate(args):
     }
     if args.output is not None and rank() == 0:
         write_json(args.output, metrics)
-    return report(metrics)
+    return print_scores(metrics)
 
 
 def main(argv=None):
@@ -488,7 +488,7 @@ def main(argv=None):
     folder, config, metrics = find_run(args, meta)
     if metrics is not None:
         print(f"{folder} is finished; --no_resume runs it again")
-        return report(metrics)
+        return print_scores(metrics)
 
     windows = {name: Windows(data, meta, name, args.device) for name in meta["splits"]}
     epoch_windows = len(windows["train"])
@@ -530,7 +530,7 @@ def main(argv=None):
             with replacing(folder / "windows.json") as temporary:  # on one line: it is long
                 temporary.write_text(json.dumps(windows_mse) + "\n")
             write_json(folder / "metrics.json", metrics)
-    return report(metrics)
+    return print_scores(metrics)
 
 
 def train_and_test(args, model, windows, tests, settings, folder):

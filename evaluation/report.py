@@ -332,7 +332,7 @@ def verdict_lines(groups, markdown):
     return "\n".join(lines)
 
 
-def report(folders, form="text", subject="scores", match=""):
+def report_of(folders, form="text", subject="scores", match=""):
     """The report on the runs in ``folders`` as one string.
 
     Args:
@@ -391,7 +391,7 @@ def with_reports(text, root):
         if "<!-- report:" in old:
             raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
         args = parser_of_results().parse_args(shlex.split(arguments))
-        body = report([root / folder for folder in args.results], "markdown", args.subject, args.match)
+        body = report_of([root / folder for folder in args.results], "markdown", args.subject, args.match)
         return f"{opening}\n{body}\n\n{closing}"
 
     result, count = MARKED.subn(again, text)
@@ -446,7 +446,7 @@ def main(argv=None):
     if args.figures is not None:
         draw(args.results, args.figures)
         return
-    print(report(args.results, args.form, args.subject, args.match))
+    print(report_of(args.results, args.form, args.subject, args.match))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from models.rotation import SteerableConv2d
 from models.scale import NEGATIVE_SLOPE, ScaleConv2d
 from models.uniform_motion import UniformMotionConv2d, UniformMotionUpsampling
 from utils import (
+    TEST_STEPS,
     InputError,
     choose_device,
     derive_kernels,
@@ -59,7 +60,7 @@ from utils import (
 )
 
 SIZE, FRAMES = 64, 24  # side of the fields, input frames
-STEPS, TEST_STEPS = 3, 10  # roll-out steps of a training step and of a test
+STEPS = 3  # roll-out steps of a training step
 WINDOWS = (1_000, 1_000_000)  # of the files that are read
 # What is large enough to reach the speed of a device: the side of a matrix, samples and channels of a convolution.
 PEAK = {"cpu": (2048, 4, 256), "cuda": (8192, 64, 256)}

@@ -56,7 +56,7 @@ def harmonics(kernel_size):
     return np.array(orders), np.array(kernels)
 
 
-class Group:
+class PointGroup:
     """C_N, or D_N with reflections; element N s + h turns by 2 pi h / N after s reflections of the y axis.
 
     Attributes:
@@ -122,7 +122,7 @@ def kernels_with_regular(rotation_order, reflections, kernel_size, reads, writes
     The sum over the group of rho_out(g) E phi(A_g^-1 x) rho_in(g)^-1 is a solution for every matrix E and function phi,
     and these span the space; the matrices that touch the first element of a regular field give every solution once.
     """
-    group = Group(rotation_order, reflections)
+    group = PointGroup(rotation_order, reflections)
     rho_in, rho_out = getattr(group, reads), getattr(group, writes)
     b = slice(1 if reads == "regular" else None)  # the columns, and
     a = slice(1 if reads != "regular" else None)  # the rows that E may touch
@@ -149,7 +149,7 @@ def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resamp
         float32 tensor ``(basis, writes, reads, side, side)``, scaled so that random coefficients of variance 1 give
         kernels of variance 1: learning rates and initial weights of ordinary convolutions carry over.
     """
-    group = Group(rotation_order, reflections)
+    group = PointGroup(rotation_order, reflections)
     sizes = [[getattr(group, kind).shape[1] for kind in kinds] for kinds in (writes, reads)]
     starts = [np.cumsum([0, *side]) for side in sizes]
     blocks = []
