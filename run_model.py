@@ -23,6 +23,7 @@ import math
 import platform
 import subprocess
 import sys
+import timeit
 from functools import partial
 from pathlib import Path
 
@@ -32,17 +33,18 @@ from evaluation.ablation import VARIANTS, variant_of
 from evaluation.baselines import Climatology
 from evaluation.baselines import fit as baselines_of
 from evaluation.predict import predict
+from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import DATASETS, IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
 from evaluation.score import TestSet, equivariance_of, score, validation_rmse
 from flows.store import load_meta, read_table
 from flows.windows import Windows
 from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
+from models.backbone import DEVIATIONS
 from utils import (
     TEST_STEPS,
     InputError,
     Training,
     available_memory,
-    bfloat16_is_slow,
     choose_device,
     connect,
     exit_code,
@@ -100,6 +102,18 @@ def parse_args(argv=None):
         "steps per epoch as on all; validation and test stay as near as they were (default 1, all)",
     )
     add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
+    add(
+        "--relaxed",
+        type=float,
+        metavar="LAMBDA",
+        help="let layers learn to leave the symmetry; deviations decay at this rate times the learning rate per step: "
+        "0 leaves them free, a large one keeps the net strict (default: strict)",
+    )
+    add(
+        "--deviation",
+        default="gains",
+        help="of --relaxed: by gains, a few numbers per layer, or free, by kernels of their own (default gains)",
+    )
     add("--frame", default="", help=f"symmetries to take out before the net and put back after: {', '.join(FRAMES)}")
     add("--augment", default="", help="train on random transforms: UM, Mag or Rot, several as UM,Mag, or all")
     for symmetry in SYMMETRIES.values():
@@ -126,6 +140,7 @@ def parse_args(argv=None):
         help="of --predict: .npy or .pt (T, C, H, W) in the units of the raw data, NaN on land, T at least the net's "
         "input_length; or a window of prepared data, FOLDER:SPLIT:NUMBER such as data/rbc:test:0",
     )
+    add("--strict", action="store_true", help="of --evaluate: set what the net of a --relaxed run deviates by to 0")
     add("--steps", type=int, default=TEST_STEPS, help=f"frames that --predict forecasts (default {TEST_STEPS})")
     add(
         "--output", type=Path, metavar="FILE", help="of --evaluate: scores as JSON; of --predict: (steps, C, H, W) .npy"
@@ -137,6 +152,8 @@ def parse_args(argv=None):
         return check_prediction(args)
     if args.output is not None or args.frames is not None:
         raise InputError("--output goes with --evaluate or --predict, --frames with --predict")
+    if args.strict:
+        raise InputError("--strict goes with --evaluate")
     return check_args(args)
 
 
@@ -186,6 +203,8 @@ def take_net_from_run(parser, argv, folder):
     for name, value in net.items():
         if getattr(args, name) != value:
             raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
+    if args.strict and args.relaxed is None:
+        raise InputError(f"--strict: the net of {folder} is strict as it is")
     check_output(args.output)
     return args
 
@@ -197,8 +216,10 @@ def check_args(args):
         args.architecture = match(args.architecture, ARCHITECTURES, "architecture")
         args.symmetry = match(args.symmetry, SYMMETRIES, "symmetry")
         symmetry = SYMMETRIES[args.symmetry]
+        args.deviation = match(args.deviation, DEVIATIONS, "deviation")
+        relaxed = "" if args.relaxed is None else args.deviation
         # refuses what it cannot build
-        dataclasses.replace(symmetry, **{name: getattr(args, name) for name in symmetry.options()})
+        dataclasses.replace(symmetry, relaxed=relaxed, **{name: getattr(args, name) for name in symmetry.options()})
         variant_of(args.symmetry, args.variant)
         args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
         transforms = [name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape]
@@ -213,6 +234,10 @@ def check_args(args):
             raise InputError(f"--{name} must be positive, got {value}")
     if args.kernel_size < 1 or args.kernel_size % 2 == 0:
         raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
+    if args.relaxed is not None and not 0 <= args.relaxed < math.inf:
+        raise InputError(f"--relaxed must be a number from 0 on, got {args.relaxed}")
+    if args.relaxed is None and args.deviation != DEVIATIONS[0]:
+        raise InputError("--deviation goes with --relaxed")
     if not 0 < args.train_fraction <= 1:
         raise InputError(f"--train_fraction must be above 0 and at most 1, got {args.train_fraction}")
     for name in ("num_workers", "seed", "patience", "valid_length"):
@@ -244,6 +269,8 @@ def run_name(args):
         name += "_frame" + "+".join(args.frame)
     if args.variant:
         name += f"_{args.variant}"
+    if args.relaxed is not None:
+        name += f"_relaxed{args.relaxed:g}" + f"_{args.deviation}" * (args.deviation != DEVIATIONS[0])
     if args.augment:
         name += "_augment" + "+".join(args.augment)
     if args.train_fraction != 1:
@@ -291,7 +318,7 @@ def check_training(args, windows):
 
 
 # What makes the net, beside the options of its symmetry.
-NET = ("architecture", "symmetry", "kernel_size", "input_length", "width", "frame", "variant")
+NET = ("architecture", "symmetry", "kernel_size", "input_length", "width", "frame", "variant", "relaxed", "deviation")
 
 
 def find_run(args, meta):
@@ -303,7 +330,7 @@ def find_run(args, meta):
     Raises:
         InputError: the folder holds another run.
     """
-    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output")
+    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output", "strict")
     config = {name: value for name, value in vars(args).items() if name not in about_this_call}
     config |= {
         "data_dir": str(args.data_dir),
@@ -367,9 +394,10 @@ def test(model, args, windows, tests):
 
     Returns:
         dict: ``scores`` per test set, ``baselines`` by name and test set, ``equivariance_error`` per symmetry,
-        ``damping`` of the baselines that have one, and ``window_mse``, the net's error on every window of the sets
-        whose windows are of one size, with their ``blocks``. Climatology is that of the tiles trained on, so there is
-        none of another domain, nor where frames are interpolated in time (scale).
+        ``damping`` of the baselines that have one, ``deviations`` of a relaxed net's layers, and ``window_mse``, the
+        net's error on every window of the sets whose windows are of one size, with their ``blocks``. Climatology is
+        that of the tiles trained on, so there is none of another domain, nor where frames are interpolated in time
+        (scale).
     """
     model.eval()
     of_net = partial(forecast, model, amp=args.amp)
@@ -377,6 +405,8 @@ def test(model, args, windows, tests):
     damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
     results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping}
     results["window_mse"] = {"blocks": {}}
+    if args.relaxed is not None:
+        results["deviations"] = relative_deviations(model)
     for name, tests_of_name in tests.items():
         print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
@@ -408,6 +438,9 @@ def print_scores(metrics):
         error = f"{errors[name]['relative']:.1e}" if name in errors else "-"
         rmse, baseline = min((of[name]["rmse"], label) for label, of in metrics["baselines"].items() if name in of)
         print(f"{name:10} {row['rmse']:8.4f}  {rmse:.4f} {baseline:19} {row['ese']:8.4f} {error:>20}")
+
+    if "deviations" in metrics:
+        print("layers deviate by " + ", ".join(f"{name} {size:.1e}" for name, size in metrics["deviations"].items()))
 
     # The release's other domain is another ocean or, for convection, the test set of the model's own symmetry: then the
     # line says which.
@@ -445,6 +478,16 @@ def make_model(args, fields):
     return net().to(args.device)
 
 
+def bfloat16_is_slow(device):
+    """Whether a product of two matrices takes longer in bfloat16 than in float32: on CPUs without the instructions."""
+
+    def shortest(dtype):
+        factor = torch.ones(256, 256, dtype=dtype)
+        return min(timeit.repeat(lambda: factor @ factor, number=1, repeat=5))
+
+    return device.type == "cpu" and shortest(torch.bfloat16) > shortest(torch.float32)
+
+
 def evaluate(args):
     """Score the best weights of the run ``args.evaluate`` on prepared data, and leave the run as it is."""
     data = data_folder(args.data_dir, args.dataset)
@@ -460,6 +503,8 @@ def evaluate(args):
     tests = test_sets(args, meta, windows)
     model = make_model(args, meta["fields"])
     model.load_state_dict(load_checkpoint(args.evaluate / "best.pt", args.device)["model"])
+    if args.strict:
+        make_strict(model)
     metrics = {
         "run": args.evaluate.resolve().name,
         "dataset": args.dataset,

@@ -10,7 +10,6 @@ import secrets
 import signal
 import sys
 import time
-import timeit
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from evaluation.rmse import fill_land, squared_error
+from models.backbone import deviations
 
 # ---------------------------------------------------------------- the user
 
@@ -106,16 +106,6 @@ def available_memory(device):
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def bfloat16_is_slow(device):
-    """Whether a product of two matrices takes longer in bfloat16 than in float32: on CPUs without the instructions."""
-
-    def shortest(dtype):
-        factor = torch.ones(256, 256, dtype=dtype)
-        return min(timeit.repeat(lambda: factor @ factor, number=1, repeat=5))
-
-    return device.type == "cpu" and shortest(torch.bfloat16) > shortest(torch.float32)
 
 
 def peak_memory(device):
@@ -445,6 +435,7 @@ class Training:
     valid_length: int = 0  # roll-out steps of the validation; 0: as in training
     patience: int = 0  # epochs without a better validation that end the training; 0: the release's rule
     epoch_windows: int = 0  # windows per epoch, drawn again and again where there are fewer; 0: each once
+    relaxed: float | None = None  # how strongly deviations from the symmetry decay; None: the net has none
 
 
 def train(model, train_windows, validate, settings, folder):
@@ -465,9 +456,7 @@ def train(model, train_windows, validate, settings, folder):
     """
     folder, device = Path(folder), train_windows.device
     forecaster = shared_roll_out(model)
-    optimizer = torch.optim.Adam(
-        model.parameters(), settings.learning_rate, betas=(0.9, 0.999), weight_decay=WEIGHT_DECAY, fused=True
-    )
+    optimizer = make_optimizer(model, settings)
     generator = torch.Generator().manual_seed(settings.seed)  # of the order of samples and of augmentation
     history = []
     if (folder / "last.pt").exists():
@@ -511,6 +500,14 @@ def train(model, train_windows, validate, settings, folder):
     return history
 
 
+def make_optimizer(model, settings):
+    """Adam, with a second group for deviations: what draws them back to 0 is :func:`train_epoch`."""
+    apart = set(deviations(model).values())
+    groups = [{"params": [weight for weight in model.parameters() if weight not in apart]}]
+    groups += [{"params": [*apart], "weight_decay": 0.0}] if apart else []
+    return torch.optim.Adam(groups, settings.learning_rate, (0.9, 0.999), weight_decay=WEIGHT_DECAY, fused=True)
+
+
 def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
     """Pass over the training windows in random order, of a part of them repeatedly; returns the training RMSE."""
     forecaster.train()
@@ -534,6 +531,8 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
             loss = error.add(prediction, frames[:, past:], mask).sum()  # of a share: its part of the sum
             (processes() * loss).backward()
         optimizer.step()
+        for group in optimizer.param_groups[1:]:  # drawn back however strongly: the implicit step of weight decay
+            torch._foreach_div_([number.data for number in group["params"]], 1 + group["lr"] * settings.relaxed)
     return check_finite(error.rmse(), epoch)
 
 

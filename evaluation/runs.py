@@ -11,14 +11,15 @@ from pathlib import Path
 
 from evaluation.ablation import variant_of
 from models import ARCHITECTURES, SYMMETRIES, build_model
+from models.backbone import DEVIATIONS
 from utils import InputError, replacing, write_json
 
 DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
 # What two runs must share to be the same run; the rest of config.json only describes. "data" is the id of the prepared
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
-IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "augment", "train_fraction", "amp")
-IDENTITY += ("valid_length", "patience", "data")
+IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "relaxed", "deviation", "augment")
+IDENTITY += ("train_fraction", "amp", "valid_length", "patience", "data")
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
@@ -96,7 +97,8 @@ def net_of(settings, fields):
     symmetry = variant_of(settings["symmetry"], settings["variant"])
     options = {name: settings[name] for name in SYMMETRIES[settings["symmetry"]].options()}
     sizes = (settings[name] for name in ("input_length", "kernel_size", "width"))
-    return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], **options)
+    relaxed = "" if settings["relaxed"] is None else settings["deviation"]
+    return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], relaxed, **options)
 
 
 # ---------------------------------------------------------------- many runs
@@ -226,6 +228,8 @@ def group_runs(runs):
             "amp": False,
             "frame": [],
             "variant": "",
+            "relaxed": None,
+            "deviation": DEVIATIONS[0],
             **SYMMETRIES[group["symmetry"]].options(),
         }
         for name in (*SETTINGS, *group.options):
@@ -282,7 +286,7 @@ def missing_runs(groups):
     """
     sweeps = {}
     for group in groups:
-        key = (sweep(group), tuple(group["augment"]), tuple(group["frame"]), group["variant"])
+        key = (sweep(group), tuple(group["augment"]), tuple(group["frame"]), group["variant"], group["relaxed"])
         sweeps.setdefault(key, []).append(group)
     commands = []
     for members in sweeps.values():
@@ -310,7 +314,7 @@ def command_line(group, symmetry, seed):
     for name in dict.fromkeys(names):
         if isinstance(run[name], bool):
             flags += [f"--{name}"] * run[name]
-        elif run[name] != "":
+        elif run[name] not in ("", None):
             flags.append(f"--{name}={run[name]}")
     return shlex.join(["python", "run_model.py", *flags])
 

@@ -126,7 +126,7 @@ class PlainConvolutions(nn.Module):
     def __init__(self, layer):
         super().__init__()
         self.activation, self.levels, self.convs = layer.activation, [], nn.ModuleList()
-        for kernel, geometry in zip(layer.weight, layer.resampled.geometry, strict=True):
+        for kernel, geometry in zip(layer.weight, layer.geometry, strict=True):
             channels = kernel.shape[1] // len(geometry.neighbours)
             self.levels.append(slice(geometry.first * channels, (geometry.first + len(geometry.neighbours)) * channels))
             conv = nn.Conv2d(
