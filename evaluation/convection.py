@@ -163,7 +163,7 @@ def spectrum_along_x(fields, length):
 
 
 def inertial_range(report):
-    """Waves per height between which the spectrum may be a power law; None if that is less than an octave.
+    """Waves per height between which the spectrum may be a power law; None if the ratio of its ends is less than 3.
 
     From structures of the size of the cell's height, smaller than a pair of rolls, to 2 pi k eta = 0.1, where viscosity
     sets in; eta is the Kolmogorov length by the exact dissipation, Pr^(1/2) / (Ra (Nu - 1))^(1/4).
@@ -171,7 +171,7 @@ def inertial_range(report):
     settings = report["settings"]
     kolmogorov = settings.pr**0.5 / (settings.ra * (report["nusselt"] - 1)) ** 0.25
     low, high = 1, 0.1 / (2 * np.pi * kolmogorov)
-    return (low, high) if high >= 2 * low else None
+    return (low, high) if high >= 3 * low else None
 
 
 def convection_numbers(flow):
@@ -268,8 +268,8 @@ def draw_spectrum(flow, temperature):
     _, variance = spectrum_along_x(temperature, settings.nx / settings.nz)
     draw_power_laws(left, k, energy / 2, {-11 / 5: "$k^{-11/5}$", -3: "$k^{-3}$"}, inertial)
     draw_power_laws(right, k, variance, {-7 / 5: "$k^{-7/5}$"}, inertial)
-    found = f": $k^{{{power_law(k, energy, *inertial):.1f}}}$ in the shaded range" if inertial else ""
-    left.set(title=f"kinetic energy{found}", ylabel="$E(k)$ / $U^2 H$")
+    found = f"$k^{{{power_law(k, energy, *inertial):.1f}}}$ in the shaded range" if inertial else "no inertial range"
+    left.set(title=f"kinetic energy, {found}", ylabel="$E(k)$ / $U^2 H$")
     right.set(title="temperature", ylabel="$E_T(k)$ / $\\Delta^2 H$")
     right.set_title(f"Ra = {scientific(settings.ra)}", loc="right")
     return figure
