@@ -16,7 +16,7 @@ def draw(folders, path):
             of_data = [group for group in groups if group.title == title]
             for kind, figure in (("factors", draw_factors(of_data)), ("samples", draw_samples(of_data))):
                 if figure is not None:
-                    files += save(figure, path / f"{title.split()[0]}_{kind}")
+                    files += save(figure, path / f"{title.split()[0]}_{kind}", pdf=True)
     return files
 
 
