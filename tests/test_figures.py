@@ -446,25 +446,28 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
     )
 
 
-def test_error_by_upscaling_factor():
+def test_skill_by_upscaling_factor():
     """Means over the seeds, in the order of the factors, of the scale net and of the plain net of its width."""
+    errors = {"2": 0.3, "1.25": 0.2, "10": 0.9}
 
-    def scores(level):
-        rows = {"2": 0.3, "1.25": 0.2, "10": 0.9}
-        return lambda seed: {
-            "Scale": {"by_factor": {f: {"rmse": level * (e + seed), "ese": e + seed} for f, e in rows.items()}}
-        }
+    def scores(seed):
+        return {"Scale": {"by_factor": {f: {"rmse": e + seed, "ese": e + seed} for f, e in errors.items()}}}
 
-    values = {"scores": scores(1), "persistence": scores(2)}
+    def twice(seed):
+        return {"Scale": {"by_factor": {f: {"rmse": 2} for f in errors}}}
+
+    values = {"scores": scores, "persistence": twice}
     assert summary.draw_factors([group("UM", scores=lambda seed: {"test": {}})]) is None
-    nets = [group("None", **values), group("None", width=0.5, **values), group("Scale", **values)]
+    nets = [group("None", **values), group("None", (1, 2), width=0.5, **values), group("Scale", **values)]
     left, right = summary.draw_factors(nets).axes
     plain, scale, still = left.lines
-    assert [line.get_label() for line in left.lines] == ["plain Unet", "Scale Unet", "persistence"]
-    np.testing.assert_allclose(scale.get_xydata(), [[1.25, 0.7], [2, 0.8], [10, 1.4]])
-    np.testing.assert_allclose(still.get_ydata(), [0.4, 0.6, 1.8])
-    np.testing.assert_allclose(right.lines[0].get_ydata(), plain.get_ydata())
-    assert len(summary.draw_factors(nets[:2]).axes[0].lines) == 3  # no scale net: all, and persistence
+    assert [line.get_label() for line in left.lines] == ["plain", "Scale", "persistence"]
+    np.testing.assert_allclose(scale.get_xydata(), [[1.25, 0.65], [2, 0.6], [10, 0.3]])
+    np.testing.assert_allclose(plain.get_ydata(), scale.get_ydata())
+    np.testing.assert_allclose(still.get_ydata(), [0, 0])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [0.7, 0.8, 1.4])
+    lines = summary.draw_factors(nets[:2]).axes[0].lines  # no scale net: all
+    assert [line.get_label() for line in lines] == ["plain, width 0.25", "plain, width 0.5", "persistence"]
 
 
 def test_error_by_number_of_samples():
