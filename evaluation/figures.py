@@ -359,7 +359,7 @@ def draw_spectra(runs):
     """
     frames, mask = read(runs, evenly_spread(runs[0].windows, SPECTRUM_SAMPLES))
     fields = runs[0].windows.fields
-    figure = new_figure(3.3)
+    figure = new_figure(2.7)
     left, right = figure.subplots(1, 2)
     waves = np.arange(1, max(frames.shape[-2:]) // 2 + 1)
     looks = [{"color": "black", "label": "target"}, *curves(configs(runs))]
@@ -523,7 +523,7 @@ def draw_errors(runs):
     """RMSE per step on every test set, with persistence."""
     persistences = {test: scores for run in runs for test, scores in run.metrics["persistence"].items()}
     tests = list(dict.fromkeys(name for run in runs for name in run.metrics["scores"]))
-    figure = new_figure(3)
+    figure = new_figure(2.3)
     panels = figure.subplots(1, len(tests), sharey=True, squeeze=False)[0]
     for axes, test in zip(panels, tests, strict=True):
         for run, look in zip(runs, curves(configs(runs)), strict=True):
@@ -543,7 +543,7 @@ def per_step(scores):
 
 def draw_learning(runs):
     """RMSE in training and validation by epoch."""
-    figure = new_figure(3)
+    figure = new_figure(2.3)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, name in zip(panels, ("train", "valid"), strict=True):
         for run, look in zip(runs, curves(configs(runs)), strict=True):

@@ -49,7 +49,7 @@ def labels(configs):
     """What to call each of the runs that are drawn together, by their ``config.json``: the net and how it differs.
 
     The symmetry; the architecture and the ``SETTINGS`` that are not the same for all; the options of its symmetry that
-    are not the same for all nets of its kind.
+    are not the same for all nets of its kind. No frame, variant or augmentation goes unsaid, and so do all windows.
     """
     names = []
     for config in configs:
@@ -61,7 +61,8 @@ def labels(configs):
         for settings, others in ((SETTINGS, configs), (options, alike)):
             for name, word in settings.items():
                 value = "+".join(config[name]) if isinstance(config[name], list) else config[name]
-                if value != "" and any(other[name] != config[name] for other in others):
+                usual = "", 1.0 if name == "train_fraction" else ""
+                if value not in usual and any(other[name] != config[name] for other in others):
                     words.append(f"{word} {value}")
         names.append(", ".join(words))
     return names
@@ -77,20 +78,25 @@ def curves(configs):
     seen, options = Counter(), []
     for config, label in zip(configs, labels(configs), strict=True):
         look = {"color": COLOURS[config["symmetry"]], "linestyle": LINES[config["architecture"]]}
-        options.append({"label": label, **look, "alpha": 0.6 ** seen[kind(config)]})
+        options.append({"label": label, **look, "alpha": 0.75 ** seen[kind(config)]})
         seen[kind(config)] += 1
     return options
 
 
 def legend_below(figure):
-    """One legend for all panels under them, each label once, in as many columns as there is room for."""
+    """One legend for all panels under them, each label once, in as many columns as there is room for.
+
+    A figure grows by its height, a part of a figure does not.
+    """
     entries = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     letters = 17 * figure.bbox.width / figure.dpi  # as many fit into the figure's width
-    columns = int(letters / (max(map(len, entries)) + 9))  # a line is as long as 9 of them
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=max(1, columns))
+    columns = max(1, int(letters / (max(map(len, entries)) + 9)))  # a line is as long as 9 of them
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
+    if isinstance(figure, Figure):
+        figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(entries) // columns) + 0.1)
 
 
 def new_figure(height, width=WIDTH):

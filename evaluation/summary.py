@@ -31,7 +31,7 @@ def draw_factors(groups):
     tested = scale_and_plain(groups) or [group for group in groups if group.values("scores", "Scale", "by_factor")]
     if not tested:
         return None
-    figure = new_figure(2.8)
+    figure = new_figure(2.4)
     left, right = figure.subplots(1, 2)
     for group, look in zip(tested, looks(tested), strict=True):
         factors, errors = by_factor(group, "scores", "rmse")
@@ -64,7 +64,7 @@ def draw_samples(groups):
     lines = [sorted(line, key=windows) for line in lines.values() if len(line) > 1]
     if not lines:
         return None
-    figure = new_figure(2.8, width=4.5)
+    figure = new_figure(2.4, width=4.5)
     axes = figure.subplots()
     for line, look in zip(lines, looks([line[-1] for line in lines]), strict=True):
         draw_band(axes, look, list(map(windows, line)), [group.values("scores", "test", "rmse") for group in line])

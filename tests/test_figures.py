@@ -285,7 +285,7 @@ def test_labels_say_how_nets_differ():
     nets = [config("None", num_epoch=4), config("None", architecture="ResNet", frame=["UM", "Mag"])]
     assert labels(nets) == ["plain Unet, epochs 4", "plain ResNet, epochs 2, frame UM+Mag"]
     nets = [config("Scale", variant="drift"), config("None", augment=["UM"], train_fraction=0.1)]
-    assert labels(nets) == ["Scale, variant drift, fraction 1.0", "plain, augmented UM, fraction 0.1"]
+    assert labels(nets) == ["Scale, variant drift", "plain, augmented UM, fraction 0.1"]
     nets = [config("Scale"), config("Scale", num_scales=3), config("Rot")]
     assert labels(nets) == ["Scale, num_scales 5", "Scale, num_scales 3", "Rot"]
     first, second, third = curves(nets)
