@@ -245,7 +245,7 @@ def results(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(results, data_dir):
-    loaded = [figures.load_run(folder, [data_dir], torch.device("cpu")) for folder in sorted(results.iterdir())]
+    loaded = [figures.open_run(folder, [data_dir], torch.device("cpu")) for folder in sorted(results.iterdir())]
     assert [run.symmetry for run in loaded] == ["None", "UM"]
     return loaded
 
@@ -564,7 +564,7 @@ def test_runs_on_different_data_are_not_mixed(runs, tmp_path, monkeypatch):
     plain, equivariant = runs
     other = figures.Run(**{**vars(plain), "config": {**plain.config, "data": "b"}})
     loaded = iter([equivariant, other])
-    monkeypatch.setattr(figures, "load_run", lambda *a: next(loaded))
+    monkeypatch.setattr(figures, "open_run", lambda *a: next(loaded))
     with pytest.raises(InputError, match="trained on different RBC data; draw them apart"):
         main(["runs", "a", "b", "--figures", str(tmp_path / "figures"), "--device", "cpu"])
     assert not (tmp_path / "figures").exists()
