@@ -10,6 +10,7 @@ naive     (UM, Mag) the layers as the paper writes them: unfold the input into p
           transform back.
 expanded  (Rot, Scale) the plain convolutions that the layers expand to, their kernels given: what no implementation of
           this net can undercut. What deriving the kernels costs is the column "kernels", once per optimiser step.
+relaxed   not the same function, but the net that may leave its symmetry by gains.
 
 Peak memory is that of a training step, in a fresh process on a CPU. Operations are counted by torch: those of
 convolutions and matrix products, a multiplication and an addition being two. "of peak" is what share of the speed of
@@ -164,8 +165,12 @@ def expanded(model):
     return model
 
 
-VARIANTS = {"": lambda model: model, "naive": naive, "expanded": expanded}
-OTHERWISE = {"UM": "naive", "Mag": "naive", "Rot": "expanded", "Scale": "expanded"}
+def unchanged(model):
+    return model
+
+
+VARIANTS = {"": unchanged, "naive": naive, "expanded": expanded, "relaxed": unchanged}
+OTHERWISE = {"None": [], "UM": ["naive"], "Mag": ["naive"], "Rot": ["expanded"], "Scale": ["expanded"]}
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,9 @@ class Setting:
 
     def build(self, architecture, symmetry, variant):
         torch.manual_seed(0)
-        model = VARIANTS[variant](build_model(architecture, symmetry, FRAMES, width=self.width)).to(self.device)
+        relaxed = "gains" if variant == "relaxed" else ""
+        model = build_model(architecture, symmetry, FRAMES, width=self.width, relaxed=relaxed)
+        model = VARIANTS[variant](model).to(self.device)
         if self.channels_last:
             for parameter in model.parameters():
                 if parameter.dim() == 4:
@@ -470,7 +477,7 @@ def main(argv=None):
     add("--batch", type=int, nargs="+", default=[2])
     add("--width", type=float, default=1.0)
     add("--repeats", type=int, default=3)
-    add("--alone", action="store_true", help="without the naive and expanded nets beside ours")
+    add("--alone", action="store_true", help="without the naive, expanded and relaxed nets beside ours")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets")
     add("--channels_last", action="store_true", help="channels are the innermost axis of the weights and features")
@@ -511,7 +518,11 @@ def main(argv=None):
         loader = {count: loader_seconds(setting, count) for count in WINDOWS}
         for architecture in architectures:
             ours = [(architecture, symmetry, "") for symmetry in dict.fromkeys(["None", *symmetries])]
-            others = [(architecture, name, OTHERWISE[name]) for name in symmetries if name != "None" and not args.alone]
+            others = [
+                (architecture, name, other)
+                for name in symmetries
+                for other in ([] if args.alone else [*OTHERWISE[name], "relaxed"])
+            ]
             rows = measure([*ours, *others], setting, args.repeats)
             show(rows, batch, peaks["convolution"])
             show_loader(loader, batch, rows)
