@@ -3,8 +3,8 @@
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
 # sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
 #                                    any): about 15 minutes on two CPU cores, no download
-# SEEDS="0 1 2" sh run.sh evidence   the same nets trained longer, with augmentation and with fewer samples: what the
-#                                    README's tables and figures are made of; hours
+# sh run.sh evidence                 what are the layers worth? Nets, frames of reference, augmentation and controls at
+#                                    equal terms, five seeds; about 20 core-hours, and every part of it a smaller study
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
 # sh run.sh [MODE] --list            prints the runs of all data sets, one command a line, for a scheduler; runs nothing
 #
@@ -26,17 +26,24 @@ results=${RESULTS:-results}
 python=${PYTHON:-python3}
 failed=0
 
+# one SEED FLAGS: a run, or its line
+one() {
+    seed=$1
+    shift
+    if [ "$list" ]; then
+        echo "$python run_model.py $* --seed=$seed --data_dir='$data' --results='$results'"
+        return
+    fi
+    "$python" run_model.py "$@" --seed="$seed" --data_dir="$data" --results="$results"
+    code=$?
+    [ "$code" -gt 128 ] && exit "$code" # interrupted
+    [ "$code" -ne 0 ] && failed=2
+}
+
 # run FLAGS: one run per seed
 run() {
     for seed in ${SEEDS:-0}; do
-        if [ "$list" ]; then
-            echo "$python run_model.py $* --seed=$seed --data_dir='$data' --results='$results'"
-            continue
-        fi
-        "$python" run_model.py "$@" --seed="$seed" --data_dir="$data" --results="$results"
-        code=$?
-        [ "$code" -gt 128 ] && exit "$code" # interrupted
-        [ "$code" -ne 0 ] && failed=2
+        one "$seed" "$@"
     done
 }
 
@@ -48,17 +55,45 @@ small() {
         run --dataset="$1" --architecture=Unet --symmetry=$symmetry --width=0.25 --num_epoch="$2" $settings
         run --dataset="$1" --architecture=ResNet --symmetry=$symmetry --width=0.0625 --num_epoch="$3" $settings
     done
-    # Dear for their width: eight channels in every field of rotation; five levels, or three, of every feature of scale.
+    # They cost more for their width: eight channels in every field of rotation; five levels, or three, of every feature of scale.
     run --dataset="$1" --architecture=Unet --symmetry=Rot --width=0.25 --num_epoch="$2" $settings
     run --dataset="$1" --architecture=ResNet --symmetry=Rot --width=0.03125 --num_epoch="$3" $settings
     run --dataset="$1" --architecture=Unet --symmetry=Scale --width=0.125 --num_epoch="$4" $settings
     run --dataset="$1" --architecture=ResNet --symmetry=Scale --width=0.03125 --num_scales=3 --num_epoch="$5" $settings
 }
 
-# controls DATASET EPOCHS: plain nets of the widths of the scale nets
-controls() {
-    run --dataset="$1" --architecture=Unet --symmetry=None --width=0.125 --num_epoch="$2" $settings
-    run --dataset="$1" --architecture=ResNet --symmetry=None --width=0.03125 --num_epoch="$2" $settings
+# study DATASET ARCHITECTURE WIDTH SCALE_WIDTH: what are the layers worth? Question by question, each with its rivals, and
+# seed by seed, so that whatever is finished is a smaller study. Nets are trained until eight epochs were no better, on
+# roll-outs as long as the test's, with the learning rate that seed 0 was best with on validation.
+terms="--input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95"
+study() {
+    for question in UM Mag Rot Scale; do
+        for seed in ${SEEDS:-0 1 2 3 4}; do
+            rates=best
+            [ "$seed" = 0 ] && rates="0.003 0.001 0.01"
+            for net in $(nets $question "$3" "$4"); do
+                for rate in $rates; do
+                    one "$seed" --dataset="$1" --architecture="$2" $(echo "$net" | tr '/' ' ') --learning_rate=$rate $terms
+                done
+            done
+        done
+    done
+}
+
+# nets QUESTION WIDTH SCALE_WIDTH: the symmetric net, and what a reviewer would have instead
+nets() {
+    case $1 in
+        UM) echo "--symmetry=None/--width=$2 --symmetry=UM/--width=$2 --symmetry=None/--frame=UM/--width=$2" \
+            "--symmetry=UM/--variant=free/--width=$2 --symmetry=None/--variant=residual/--width=$2" \
+            "--symmetry=None/--variant=replicate/--width=$2 --symmetry=None/--augment=UM/--width=$2" \
+            "--symmetry=UM/--augment=UM/--width=$2" ;;
+        Mag) echo "--symmetry=Mag/--width=$2 --symmetry=None/--frame=Mag/--width=$2 --symmetry=Mag/--variant=free/--width=$2" \
+            "--symmetry=None/--frame=UM,Mag/--width=$2 --symmetry=UM/--frame=Mag/--width=$2" \
+            "--symmetry=None/--augment=Mag/--width=$2 --symmetry=Mag/--augment=Mag/--width=$2" ;;
+        Rot) echo "--symmetry=Rot/--width=$2 --symmetry=Rot/--rotation_order=4/--width=$2" \
+            "--symmetry=None/--augment=Rot/--width=$2 --symmetry=None/--frame=Rot/--width=$2" ;;
+        Scale) echo "--symmetry=None/--width=$3 --symmetry=Scale/--width=$3" ;;
+    esac
 }
 
 if [ "$mode" != full ]; then
@@ -92,23 +127,16 @@ if [ "$mode" != full ]; then
             run --dataset=RBC --architecture=Unet --symmetry=$symmetry --width=0.125 --num_epoch=6 $settings --output_length=4
         done
     else
-        small RBC 6 6 6 6
-        controls RBC 6
-        run --dataset=RBC --architecture=Unet --symmetry=None --augment=UM,Mag,Rot --width=0.25 --num_epoch=6 $settings
-        for symmetry in UM Mag Rot; do
-            run --dataset=RBC --architecture=Unet --symmetry=$symmetry --augment=$symmetry --width=0.25 --num_epoch=6 $settings
-        done
-        for fraction in 0.1 0.3; do
-            for symmetry in None UM Rot; do
-                run --dataset=RBC --architecture=Unet --symmetry=$symmetry --train_fraction=$fraction --width=0.25 --num_epoch=6 $settings
-            done
-        done
+        study RBC Unet 0.25 0.125
     fi
     data=$ocean
     if [ "$list" ] && [ "$mode" != ablation ] && [ -f "$data/ocean/meta.json" ]; then
         settings="$common --decay_rate=0.85"
-        small Ocean 24 24 24 24
-        [ "$mode" = evidence ] && controls Ocean 24
+        if [ "$mode" = evidence ]; then
+            study Ocean Unet 0.25 0.125
+        else
+            small Ocean 24 24 24 24
+        fi
     fi
 else
     if [ "$list" ] || [ -f "$data/rbc/meta.json" ]; then

@@ -18,28 +18,33 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import dataclasses
+import json
 import math
 import platform
 import subprocess
 import sys
+import timeit
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from evaluation.ablation import VARIANTS, variant_of
+from evaluation.baselines import Climatology
+from evaluation.baselines import fit as baselines_of
 from evaluation.predict import predict
+from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import DATASETS, IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
-from evaluation.score import TestSet, equivariance_of, persistence, score, validation_rmse
+from evaluation.score import TestSet, equivariance_of, score, validation_rmse
 from flows.store import load_meta, read_table
 from flows.windows import Windows
 from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
+from models.backbone import DEVIATIONS
 from utils import (
     TEST_STEPS,
     InputError,
     Training,
     available_memory,
-    bfloat16_is_slow,
     choose_device,
     connect,
     exit_code,
@@ -49,6 +54,7 @@ from utils import (
     peak_memory,
     processes,
     rank,
+    replacing,
     set_precision,
     train,
     wait_for_all,
@@ -72,20 +78,42 @@ def parse_args(argv=None):
     add("--output_length", type=int, default=4, help="roll-out steps in the training loss (default 4)")
     add("--batch_size", type=int, default=16, help="samples per step (default 16)")
     add("--num_epoch", type=int, default=100, help="most epochs; early stopping from 50 on (default 100)")
-    add("--learning_rate", type=float, default=0.001, help="of Adam in the first epoch (default 0.001)")
+    add(
+        "--learning_rate",
+        type=learning_rate,
+        default=0.001,
+        help="of Adam in the first epoch (default 0.001); best: that of the run with seed 0 in --results, alike in all "
+        "else, whose validation was best",
+    )
     add("--decay_rate", type=float, default=0.95, help="factor on the learning rate per epoch (default 0.95)")
     add("--seed", type=int, default=0, help="of weights, order of samples and augmentation (default 0)")
 
     add("--data_dir", type=Path, default=Path("data"), help="where data_prep.py wrote (default data)")
     add("--results", type=Path, default=Path("results"), help="where the run's folder goes (default results)")
     add(
+        "--valid_length", type=int, default=0, help="roll-out steps that choose the best epoch (default: output_length)"
+    )
+    add("--patience", type=int, default=0, help="stop after so many epochs that were no better (default: from 50 on)")
+    add(
         "--train_fraction",
         type=float,
         default=1.0,
-        help="train on the last part of the training windows in time, as if the record had begun later; validation and "
-        "test stay as near as they were, whatever the seed and the model (default 1, all)",
+        help="train on the last part of the training windows in time, as if the record had begun later, in as many "
+        "steps per epoch as on all; validation and test stay as near as they were (default 1, all)",
     )
     add("--width", type=float, default=1.0, help="factor on every hidden width (default 1, the paper's)")
+    add(
+        "--relaxed",
+        type=float,
+        metavar="LAMBDA",
+        help="let layers learn to leave the symmetry; deviations decay at this rate times the learning rate per step: "
+        "0 leaves them free, a large one keeps the net strict (default: strict)",
+    )
+    add(
+        "--deviation",
+        default="gains",
+        help="of --relaxed: by gains, a few numbers per layer, or free, by kernels of their own (default gains)",
+    )
     add("--frame", default="", help=f"symmetries to take out before the net and put back after: {', '.join(FRAMES)}")
     add("--augment", default="", help="train on random transforms: UM, Mag or Rot, several as UM,Mag, or all")
     for symmetry in SYMMETRIES.values():
@@ -96,7 +124,8 @@ def parse_args(argv=None):
                 )
                 default = "" if field.type is bool else f" (default {field.default})"
                 add(f"--{field.name}", **kind, help=f"{symmetry.name}: {words}{default}")
-    add("--variant", default="", help=f"change one part of the net, for ablations: {', '.join(VARIANTS)}")
+    variants = "; ".join(f"{symmetry}: {', '.join(names)}" for symmetry, names in VARIANTS.items())
+    add("--variant", default="", help=f"change one part of the net, for ablations ({variants})")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--checkpoint", action="store_true", help="save memory: compute roll-out steps again in the backward pass")
@@ -111,6 +140,7 @@ def parse_args(argv=None):
         help="of --predict: .npy or .pt (T, C, H, W) in the units of the raw data, NaN on land, T at least the net's "
         "input_length; or a window of prepared data, FOLDER:SPLIT:NUMBER such as data/rbc:test:0",
     )
+    add("--strict", action="store_true", help="of --evaluate: set what the net of a --relaxed run deviates by to 0")
     add("--steps", type=int, default=TEST_STEPS, help=f"frames that --predict forecasts (default {TEST_STEPS})")
     add(
         "--output", type=Path, metavar="FILE", help="of --evaluate: scores as JSON; of --predict: (steps, C, H, W) .npy"
@@ -122,7 +152,30 @@ def parse_args(argv=None):
         return check_prediction(args)
     if args.output is not None or args.frames is not None:
         raise InputError("--output goes with --evaluate or --predict, --frames with --predict")
+    if args.strict:
+        raise InputError("--strict goes with --evaluate")
     return check_args(args)
+
+
+def learning_rate(word):
+    """An argparse type: a number, or "best"."""
+    return word if word == "best" else float(word)
+
+
+def best_learning_rate(args, config):
+    """That of the finished run with seed 0, but for it like the one of ``config``, that was best on validation.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    alike, found = set(IDENTITY) - {"seed", "learning_rate"} | SYMMETRIES[args.symmetry].options().keys(), []
+    for path in sorted(args.results.glob("*/metrics.json")):
+        other = read_config(path.parent)
+        if other["seed"] == 0 and all(other[name] == config[name] for name in alike):
+            found.append((read_metrics(path.parent)["valid_rmse"], other["learning_rate"]))
+    if not found:
+        raise InputError(f"--learning_rate best: no finished run like this one with --seed 0 in {args.results}")
+    return min(found)[1]
 
 
 def check_output(path):
@@ -150,6 +203,8 @@ def take_net_from_run(parser, argv, folder):
     for name, value in net.items():
         if getattr(args, name) != value:
             raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
+    if args.strict and args.relaxed is None:
+        raise InputError(f"--strict: the net of {folder} is strict as it is")
     check_output(args.output)
     return args
 
@@ -161,8 +216,10 @@ def check_args(args):
         args.architecture = match(args.architecture, ARCHITECTURES, "architecture")
         args.symmetry = match(args.symmetry, SYMMETRIES, "symmetry")
         symmetry = SYMMETRIES[args.symmetry]
+        args.deviation = match(args.deviation, DEVIATIONS, "deviation")
+        relaxed = "" if args.relaxed is None else args.deviation
         # refuses what it cannot build
-        dataclasses.replace(symmetry, **{name: getattr(args, name) for name in symmetry.options()})
+        dataclasses.replace(symmetry, relaxed=relaxed, **{name: getattr(args, name) for name in symmetry.options()})
         variant_of(args.symmetry, args.variant)
         args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
         transforms = [name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape]
@@ -173,14 +230,19 @@ def check_args(args):
         raise InputError(error) from None
     for name in ("input_length", "output_length", "batch_size", "num_epoch", "learning_rate", "decay_rate", "width"):
         value = getattr(args, name)
-        if not 0 < value < float("inf"):
+        if value != "best" and not 0 < value < float("inf"):
             raise InputError(f"--{name} must be positive, got {value}")
     if args.kernel_size < 1 or args.kernel_size % 2 == 0:
         raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
+    if args.relaxed is not None and not 0 <= args.relaxed < math.inf:
+        raise InputError(f"--relaxed must be a number from 0 on, got {args.relaxed}")
+    if args.relaxed is None and args.deviation != DEVIATIONS[0]:
+        raise InputError("--deviation goes with --relaxed")
     if not 0 < args.train_fraction <= 1:
         raise InputError(f"--train_fraction must be above 0 and at most 1, got {args.train_fraction}")
-    if args.num_workers < 0 or args.seed < 0:
-        raise InputError("--num_workers and --seed must not be negative")
+    for name in ("num_workers", "seed", "patience", "valid_length"):
+        if getattr(args, name) < 0:
+            raise InputError(f"--{name} must not be negative, got {getattr(args, name)}")
     args.device = choose_device(args.device)
     return args
 
@@ -193,10 +255,10 @@ def names_of(words, names, what):
 
 def run_name(args):
     """The folder of a run: the settings in the release's order, then what differs from its defaults."""
+    rate = args.learning_rate if args.learning_rate == "best" else f"{args.learning_rate:g}"
     name = (
         f"{args.dataset}_{args.architecture}_{args.symmetry}_bz{args.batch_size}_inp{args.input_length}"
-        f"_pred{args.output_length}_lr{args.learning_rate:g}_decay{args.decay_rate:g}_kernel{args.kernel_size}"
-        f"_seed{args.seed}"
+        f"_pred{args.output_length}_lr{rate}_decay{args.decay_rate:g}_kernel{args.kernel_size}_seed{args.seed}"
     )
     if args.width != 1:
         name += f"_width{args.width:g}"
@@ -207,10 +269,16 @@ def run_name(args):
         name += "_frame" + "+".join(args.frame)
     if args.variant:
         name += f"_{args.variant}"
+    if args.relaxed is not None:
+        name += f"_relaxed{args.relaxed:g}" + f"_{args.deviation}" * (args.deviation != DEVIATIONS[0])
     if args.augment:
         name += "_augment" + "+".join(args.augment)
     if args.train_fraction != 1:
         name += f"_train{args.train_fraction:g}"
+    if args.valid_length:
+        name += f"_valid{args.valid_length}"
+    if args.patience:
+        name += f"_patience{args.patience}"
     return name + ("_amp" if args.amp else "")
 
 
@@ -226,7 +294,7 @@ def check_data(args, meta):
             f"--input_length {args.input_length} is more than the {meta['history']} frames before the forecast in "
             f"the prepared data; lower it or prepare with --history {args.input_length}"
         )
-    longest = max(args.output_length, TEST_STEPS)
+    longest = max(args.output_length, args.valid_length, TEST_STEPS)
     if longest > meta["horizon"]:
         raise InputError(
             f"forecasts of {longest} frames (--output_length {args.output_length}, tests {TEST_STEPS}) do not fit "
@@ -250,7 +318,7 @@ def check_training(args, windows):
 
 
 # What makes the net, beside the options of its symmetry.
-NET = ("architecture", "symmetry", "kernel_size", "input_length", "width", "frame", "variant")
+NET = ("architecture", "symmetry", "kernel_size", "input_length", "width", "frame", "variant", "relaxed", "deviation")
 
 
 def find_run(args, meta):
@@ -262,8 +330,7 @@ def find_run(args, meta):
     Raises:
         InputError: the folder holds another run.
     """
-    folder = args.results / run_name(args)
-    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output")
+    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output", "strict")
     config = {name: value for name, value in vars(args).items() if name not in about_this_call}
     config |= {
         "data_dir": str(args.data_dir),
@@ -276,6 +343,9 @@ def find_run(args, meta):
         "threads": torch.get_num_threads(),
         "processes": processes(),
     }
+    if args.learning_rate == "best":
+        config["learning_rate"] = args.learning_rate = best_learning_rate(args, config)
+    folder = args.results / run_name(args)
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None
     old = read_config(folder)
@@ -319,33 +389,58 @@ def test_sets(args, meta, windows):
     return tests
 
 
-def test(model, args, tests):
-    """Score the model on every one of ``test_sets``, beside persistence.
+def test(model, args, windows, tests):
+    """Score the model on every one of ``test_sets``, beside forecasts without a net.
 
     Returns:
-        dict: ``scores`` and ``persistence`` per test set, and ``equivariance_error`` per symmetry.
+        dict: ``scores`` per test set, ``baselines`` by name and test set, ``equivariance_error`` per symmetry,
+        ``damping`` of the baselines that have one, ``deviations`` of a relaxed net's layers, and ``window_mse``, the
+        net's error on every window of the sets whose windows are of one size, with their ``blocks``. Climatology is
+        that of the tiles trained on, so there is none of another domain, nor where frames are interpolated in time
+        (scale).
     """
     model.eval()
     of_net = partial(forecast, model, amp=args.amp)
-    results = {"scores": {}, "persistence": {}, "equivariance_error": {}}
+    baselines = baselines_of(windows["train"], TEST_STEPS)
+    damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
+    results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping}
+    results["window_mse"] = {"blocks": {}}
+    if args.relaxed is not None:
+        results["deviations"] = relative_deviations(model)
     for name, tests_of_name in tests.items():
         print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
-        results["scores"][name] = score(of_net, *setting, args.num_workers)
-        results["persistence"][name] = score(persistence, *setting, args.num_workers, spectra=False)
+        found = score({"net": of_net, **baselines}, *setting, args.num_workers, spectra=["net"])
+        if name not in ("domain", "Scale"):
+            climate = dataclasses.replace(tests_of_name, windows=Climatology(tests_of_name.windows, windows["train"]))
+            found |= score({"climatology": Climatology.forecast}, climate, *setting[1:], args.num_workers)
+        for forecaster, scores in found.items():
+            by_factor = scores.get("by_factor", {}).values()
+            errors = [scores.pop("window_mse", None), *(row.pop("window_mse") for row in by_factor)]
+            if forecaster != "net":
+                results["baselines"].setdefault(forecaster, {})[name] = scores
+                continue
+            results["scores"][name] = scores
+            if not by_factor:
+                results["window_mse"][name] = errors[0]
+                results["window_mse"]["blocks"][name] = tests_of_name.windows.blocks().tolist()
         error = equivariance_of(of_net, *setting)
         if error is not None:
             results["equivariance_error"][name] = error
     return results
 
 
-def report(metrics):
+def print_scores(metrics):
     """Print the scores of a run, and last the release's line."""
-    scores, still, errors = metrics["scores"], metrics["persistence"], metrics["equivariance_error"]
-    print(f"{'test set':10} {'RMSE':>8} {'persistence':>12} {'ESE':>8} {'equivariance error':>20}")
+    scores, errors = metrics["scores"], metrics["equivariance_error"]
+    print(f"{'test set':10} {'RMSE':>8}  {'best without a net':26} {'ESE':>8} {'equivariance error':>20}")
     for name, row in scores.items():
         error = f"{errors[name]['relative']:.1e}" if name in errors else "-"
-        print(f"{name:10} {row['rmse']:8.4f} {still[name]['rmse']:12.4f} {row['ese']:8.4f} {error:>20}")
+        rmse, baseline = min((of[name]["rmse"], label) for label, of in metrics["baselines"].items() if name in of)
+        print(f"{name:10} {row['rmse']:8.4f}  {rmse:.4f} {baseline:19} {row['ese']:8.4f} {error:>20}")
+
+    if "deviations" in metrics:
+        print("layers deviate by " + ", ".join(f"{name} {size:.1e}" for name, size in metrics["deviations"].items()))
 
     # The release's other domain is another ocean or, for convection, the test set of the model's own symmetry: then the
     # line says which.
@@ -383,6 +478,16 @@ def make_model(args, fields):
     return net().to(args.device)
 
 
+def bfloat16_is_slow(device):
+    """Whether a product of two matrices takes longer in bfloat16 than in float32: on CPUs without the instructions."""
+
+    def shortest(dtype):
+        factor = torch.ones(256, 256, dtype=dtype)
+        return min(timeit.repeat(lambda: factor @ factor, number=1, repeat=5))
+
+    return device.type == "cpu" and shortest(torch.bfloat16) > shortest(torch.float32)
+
+
 def evaluate(args):
     """Score the best weights of the run ``args.evaluate`` on prepared data, and leave the run as it is."""
     data = data_folder(args.data_dir, args.dataset)
@@ -393,21 +498,24 @@ def evaluate(args):
         raise InputError(
             f"{args.evaluate} forecasts {' and '.join(trained_on)}, {data} has {' and '.join(meta['fields'])}"
         )
-    windows = {name: Windows(data, meta, name, args.device) for name in ("test", "domain") if name in meta["splits"]}
+    names = [name for name in ("train", "test", "domain") if name in meta["splits"]]
+    windows = {name: Windows(data, meta, name, args.device) for name in names}
     tests = test_sets(args, meta, windows)
     model = make_model(args, meta["fields"])
     model.load_state_dict(load_checkpoint(args.evaluate / "best.pt", args.device)["model"])
+    if args.strict:
+        make_strict(model)
     metrics = {
         "run": args.evaluate.resolve().name,
         "dataset": args.dataset,
         "architecture": args.architecture,
         "symmetry": args.symmetry,
         "data": meta["id"],
-        **test(model, args, tests),
+        **test(model, args, windows, tests),
     }
     if args.output is not None and rank() == 0:
         write_json(args.output, metrics)
-    return report(metrics)
+    return print_scores(metrics)
 
 
 def main(argv=None):
@@ -425,9 +533,10 @@ def main(argv=None):
     folder, config, metrics = find_run(args, meta)
     if metrics is not None:
         print(f"{folder} is finished; --no_resume runs it again")
-        return report(metrics)
+        return print_scores(metrics)
 
     windows = {name: Windows(data, meta, name, args.device) for name in meta["splits"]}
+    epoch_windows = len(windows["train"])
     windows["train"].keep_last(args.train_fraction)
     check_training(args, windows["train"])
     tests = test_sets(args, meta, windows)
@@ -441,8 +550,13 @@ def main(argv=None):
         print("--amp will be slow: this CPU has no instructions for bfloat16, float32 is faster here")
 
     settings = Training(
-        **{name: getattr(args, name) for name in Training.__dataclass_fields__ if name not in ("name", "augment")},
+        **{
+            name: getattr(args, name)
+            for name in Training.__dataclass_fields__
+            if hasattr(args, name) and name != "augment"
+        },
         name=short_name(args),
+        epoch_windows=epoch_windows,
         augment=tuple(SYMMETRIES[name].on(meta["fields"]) for name in args.augment),
     )
     wait_for_all()  # who is late must not find half a folder
@@ -456,9 +570,12 @@ def main(argv=None):
             write_json(folder / "config.json", config)
         wait_for_all()
         metrics = train_and_test(args, model, windows, tests, settings, folder)
+        windows_mse = metrics.pop("window_mse")
         if rank() == 0:
+            with replacing(folder / "windows.json") as temporary:  # on one line: it is long
+                temporary.write_text(json.dumps(windows_mse) + "\n")
             write_json(folder / "metrics.json", metrics)
-    return report(metrics)
+    return print_scores(metrics)
 
 
 def train_and_test(args, model, windows, tests, settings, folder):
@@ -482,7 +599,7 @@ def train_and_test(args, model, windows, tests, settings, folder):
         "stopped_early": len(history) < args.num_epoch,
         "best_epoch": best["epoch"],
         "valid_rmse": history[best["epoch"] - 1]["valid_rmse"],
-        **test(model, args, tests),
+        **test(model, args, windows, tests),
     }
 
 

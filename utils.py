@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from evaluation.rmse import fill_land, squared_error
+from models.backbone import deviations
 
 # ---------------------------------------------------------------- the user
 
@@ -107,20 +108,6 @@ def available_memory(device):
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def bfloat16_is_slow(device):
-    """Whether a product of two matrices takes longer in bfloat16 than in float32: on CPUs without the instructions."""
-
-    def shortest(dtype):
-        factor, times = torch.ones(256, 256, dtype=dtype), []
-        for _ in range(5):
-            start = time.perf_counter()
-            factor @ factor
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    return device.type == "cpu" and shortest(torch.bfloat16) > shortest(torch.float32)
-
-
 def peak_memory(device):
     """Most memory held since the start of this process, in MiB: by tensors on a CUDA device, else by all of it."""
     if device.type == "cuda":
@@ -187,9 +174,7 @@ def connect(device):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     if device.type == "cuda" and distributed.is_initialized():
         if device.index is not None:
-            raise InputError(
-                f"--device {device}: several processes cannot share a GPU; --device cuda gives each its own"
-            )
+            raise InputError(f"--device {device}: processes cannot share a GPU; --device cuda gives each its own")
         device, gpus = torch.device("cuda", int(os.environ["LOCAL_RANK"])), torch.cuda.device_count()
         if device.index >= gpus:
             raise InputError(f"this machine has {gpus} CUDA devices; lower --nproc_per_node or use --device cpu")
@@ -447,15 +432,18 @@ class Training:
     num_workers: int = 0
     augment: tuple = ()  # symmetries whose random elements transform the training samples
     checkpoint: bool = False  # compute each roll-out step again in the backward pass, to save memory
+    valid_length: int = 0  # roll-out steps of the validation; 0: as in training
+    patience: int = 0  # epochs without a better validation that end the training; 0: the release's rule
+    epoch_windows: int = 0  # windows per epoch, drawn again and again where there are fewer; 0: each once
+    relaxed: float | None = None  # how strongly deviations from the symmetry decay; None: the net has none
 
 
 def train(model, train_windows, validate, settings, folder):
     """Train with Adam and keep ``log.csv``, ``best.pt`` (lowest validation RMSE) and ``last.pt`` in ``folder``.
 
-    The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch. After 50
-    epochs training stops when the mean validation RMSE of the last 5 epochs is not below that of the 5 before.
-    A run that was killed goes on from ``last.pt`` and ends with the numbers of a run that was not.
-    Several processes (see :func:`connect`) share every batch; the first writes the files.
+    The loss is the sum over roll-out steps of the mean squared error. The learning rate decays every epoch;
+    :func:`stops_early` ends it. A run that was killed goes on from ``last.pt`` and ends with the numbers of a run that
+    was not. Several processes (see :func:`connect`) share every batch; the first writes the files.
 
     Args:
         validate: returns the validation RMSE of the model as it is, see ``evaluation.score.validation_rmse``.
@@ -468,9 +456,7 @@ def train(model, train_windows, validate, settings, folder):
     """
     folder, device = Path(folder), train_windows.device
     forecaster = shared_roll_out(model)
-    optimizer = torch.optim.Adam(
-        model.parameters(), settings.learning_rate, betas=(0.9, 0.999), weight_decay=WEIGHT_DECAY, fused=True
-    )
+    optimizer = make_optimizer(model, settings)
     generator = torch.Generator().manual_seed(settings.seed)  # of the order of samples and of augmentation
     history = []
     if (folder / "last.pt").exists():
@@ -481,7 +467,7 @@ def train(model, train_windows, validate, settings, folder):
         history = state["history"]
         print(f"{settings.name} going on after epoch {len(history)}".lstrip(), flush=True)
 
-    while len(history) < settings.num_epoch and not stops_early(history):
+    while len(history) < settings.num_epoch and not stops_early(history, settings.patience):
         start, epoch = time.perf_counter(), len(history) + 1
         learning_rate = settings.learning_rate * settings.decay_rate ** (epoch - 1)
         for group in optimizer.param_groups:
@@ -507,19 +493,28 @@ def train(model, train_windows, validate, settings, folder):
                 history=history,
             )
             write_log(folder / "log.csv", history)
-        line = "epoch {epoch:3d} | train RMSE {train_rmse:.4f} | valid RMSE {valid_rmse:.4f} | {seconds} s".format(
-            **row
-        )
-        print(f"{settings.name} {line}".lstrip(), flush=True)  # what is said to be done is safe on the disk
+        errors = f"train RMSE {row['train_rmse']:.4f} | valid RMSE {row['valid_rmse']:.4f}"
+        line = f"{settings.name} epoch {epoch:3d} | {errors} | {row['seconds']} s"
+        print(line.lstrip(), flush=True)  # what is said to be done is safe on the disk
     wait_for_all()
     return history
 
 
+def make_optimizer(model, settings):
+    """Adam, with a second group for deviations: what draws them back to 0 is :func:`train_epoch`."""
+    apart = set(deviations(model).values())
+    groups = [{"params": [weight for weight in model.parameters() if weight not in apart]}]
+    groups += [{"params": [*apart], "weight_decay": 0.0}] if apart else []
+    return torch.optim.Adam(groups, settings.learning_rate, (0.9, 0.999), weight_decay=WEIGHT_DECAY, fused=True)
+
+
 def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
-    """One pass over the training windows in random order; returns the training RMSE over all roll-out steps."""
+    """Pass over the training windows in random order, of a part of them repeatedly; returns the training RMSE."""
     forecaster.train()
     past, future = settings.input_length, settings.output_length
-    order = torch.randperm(len(windows), generator=generator)
+    wanted = settings.epoch_windows or len(windows)
+    passes = [torch.randperm(len(windows), generator=generator) for _ in range(-(-wanted // len(windows)))]
+    order = torch.cat(passes)[:wanted]
     batches = windows.batches(order, settings.batch_size, past, future, settings.num_workers, shared=True)
     sizes = [len(batch) for batch in order.split(settings.batch_size)]
     error, label = MeanSquare(shared=True), f"{settings.name} epoch {epoch}".lstrip()
@@ -536,6 +531,8 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
             loss = error.add(prediction, frames[:, past:], mask).sum()  # of a share: its part of the sum
             (processes() * loss).backward()
         optimizer.step()
+        for group in optimizer.param_groups[1:]:  # drawn back however strongly: the implicit step of weight decay
+            torch._foreach_div_([number.data for number in group["params"]], 1 + group["lr"] * settings.relaxed)
     return check_finite(error.rmse(), epoch)
 
 
@@ -549,9 +546,11 @@ def check_finite(rmse, epoch):
     return rmse
 
 
-def stops_early(history):
-    """Whether the last 5 epochs were, on validation, no better than the 5 before (after at least 50)."""
+def stops_early(history, patience=0):
+    """Whether the last ``patience`` epochs were no better; by the release's rule (0) 5 than the 5 before, after 50."""
     valid = [row["valid_rmse"] for row in history]
+    if patience:
+        return bool(valid) and len(valid) - 1 - int(np.argmin(valid)) >= patience
     return len(valid) > PATIENCE and np.mean(valid[-5:]) >= np.mean(valid[-10:-5])
 
 

@@ -5,9 +5,115 @@ They are here and not beside the nets because nobody should use them for anythin
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
+from models.backbone import RepeatedPixelKernel, shuffle_pixels
 from models.fields import Features
+from models.magnitude import Magnitude
 from models.scale import Lifting, Projection, Scale
+from models.translation import Translation
+from models.uniform_motion import UniformMotion, UniformMotionUpsampling
+
+# ---------------------------------------------------------------- plain nets with one part of the others
+
+
+class Residual(Translation):
+    """Forecasts the last frame plus the net."""
+
+    def before(self, frames):
+        return frames, frames[:, -1]
+
+    def after(self, output, state):
+        return state + output
+
+
+class Replicated(Translation):
+    """Padding replicates the border, and pixels are repeated where the plain U-Net inserts zeros, as in UM and Mag."""
+
+    def convolution(self, reads, writes, kernel_size, stride=1):
+        return replicate(super().convolution(reads, writes, kernel_size, stride))
+
+    def residual_block(self, reads, writes, kernel_size):
+        return replicate(super().residual_block(reads, writes, kernel_size))
+
+    def output(self, reads, kernel_size):
+        return replicate(super().output(reads, kernel_size))
+
+    def upsampling(self, reads, writes):
+        conv = nn.Conv2d(reads.channels, writes.channels, 4)
+        parametrize.register_parametrization(conv, "weight", RepeatedPixelKernel(), unsafe=True)
+        return RepeatedPixels(conv)
+
+
+def replicate(module):
+    """Let all convolutions of a module replicate the border."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.padding_mode = "replicate"
+    return module
+
+
+class RepeatedPixels(nn.Module):
+    """A 4 x 4 convolution on pixels repeated twice, at the low resolution, and ReLU."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x):
+        padded = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        y = nn.functional.conv2d(padded, self.conv.weight, self.conv.bias.repeat_interleave(4))
+        return shuffle_pixels(y).relu_()
+
+
+# ---------------------------------------------------------------- the layers of motion and magnitude, unconstrained
+
+
+class FreeMotion(UniformMotion):
+    """Kernels keep their sums and the net has no frame of reference; means are added back as before."""
+
+    own_frames = ()
+
+    def convolution(self, reads, writes, kernel_size, stride=1, **options):
+        return free(super().convolution(reads, writes, kernel_size, stride, **options))
+
+    def upsampling(self, reads, writes):
+        return free(super().upsampling(reads, writes))
+
+
+def free(layer):
+    """A layer of uniform motion whose kernel keeps its sum."""
+    layer.conv.parametrizations.weight[0].moving = (False,) * len(layer.moving)
+    return layer
+
+
+class FreeMagnitude(FreeMotion):
+    """The magnitude net without ranges: ordinary convolutions on pairs, with its depths, padding and upsampling."""
+
+    name = "Mag"
+    unet_depths = Magnitude.unet_depths
+
+    def convolution(self, reads, writes, kernel_size, stride=1, **options):
+        return super().convolution(reads, writes, kernel_size, stride, **{**options, "restore": False})
+
+    def residual_block(self, reads, writes, kernel_size):
+        block = super().residual_block(reads, writes, kernel_size)
+        if reads != writes:
+            block.skip.activation = False  # as in the magnitude net
+        return block
+
+    def upsampling(self, reads, writes):
+        return free(WithoutMean(reads.channels, writes.channels, self.moving))
+
+
+class WithoutMean(UniformMotionUpsampling):
+    """An upsampling that adds no mean back."""
+
+    def forward(self, x):
+        return super().forward(x) - self.mean(x)
+
+
+# ---------------------------------------------------------------- scale nets
 
 
 class Increment(Scale):
@@ -109,13 +215,18 @@ def blur(x, axis, width):
 
 
 VARIANTS = {
-    "increment": Increment(),
-    "drift": Drift(),
-    "next-frame": NextFrame(),
-    "largest": Largest(),
-    "one": One(),
-    "space": Space(),
-    "release": Release(),
+    "None": {"residual": Residual(), "replicate": Replicated()},
+    "UM": {"free": FreeMotion()},
+    "Mag": {"free": FreeMagnitude()},
+    "Scale": {
+        "increment": Increment(),
+        "drift": Drift(),
+        "next-frame": NextFrame(),
+        "largest": Largest(),
+        "one": One(),
+        "space": Space(),
+        "release": Release(),
+    },
 }
 
 
@@ -125,9 +236,7 @@ def variant_of(symmetry, name):
     Raises:
         ValueError: no such variant of this symmetry.
     """
-    if not name:
-        return symmetry
-    of_symmetry = [key for key, variant in VARIANTS.items() if variant.name == symmetry]
-    if name not in of_symmetry:
-        raise ValueError(f"symmetry {symmetry} has no variant {name!r}; it has {', '.join(of_symmetry) or 'none'}")
-    return VARIANTS[name]
+    variants = VARIANTS.get(symmetry, {})
+    if name and name not in variants:
+        raise ValueError(f"symmetry {symmetry} has no variant {name!r}; it has {', '.join(variants) or 'none'}")
+    return variants[name] if name else symmetry

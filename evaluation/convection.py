@@ -90,8 +90,8 @@ def between_walls(field, hot, cold):
 
 
 def vorticity(u, v, x, y):
-    """dv/dx - du/dy of velocities ``(rows, columns)`` at points ``x`` and ``y``, by differences of second order."""
-    return np.gradient(v, x, axis=1, edge_order=2) - np.gradient(u, y, axis=0, edge_order=2)
+    """dv/dx - du/dy of velocities ``(..., rows, columns)`` at points ``x`` and ``y``, by second-order differences."""
+    return np.gradient(v, x, axis=-1, edge_order=2) - np.gradient(u, y, axis=-2, edge_order=2)
 
 
 def convection_fields(velocity, temperature, x, z):
@@ -163,7 +163,7 @@ def spectrum_along_x(fields, length):
 
 
 def inertial_range(report):
-    """Waves per height between which the spectrum may be a power law; None if that is less than an octave.
+    """Waves per height between which the spectrum may be a power law; None if the ratio of its ends is less than 3.
 
     From structures of the size of the cell's height, smaller than a pair of rolls, to 2 pi k eta = 0.1, where viscosity
     sets in; eta is the Kolmogorov length by the exact dissipation, Pr^(1/2) / (Ra (Nu - 1))^(1/4).
@@ -171,7 +171,7 @@ def inertial_range(report):
     settings = report["settings"]
     kolmogorov = settings.pr**0.5 / (settings.ra * (report["nusselt"] - 1)) ** 0.25
     low, high = 1, 0.1 / (2 * np.pi * kolmogorov)
-    return (low, high) if high >= 2 * low else None
+    return (low, high) if high >= 3 * low else None
 
 
 def convection_numbers(flow):
@@ -268,7 +268,9 @@ def draw_spectrum(flow, temperature):
     _, variance = spectrum_along_x(temperature, settings.nx / settings.nz)
     draw_power_laws(left, k, energy / 2, {-11 / 5: "$k^{-11/5}$", -3: "$k^{-3}$"}, inertial)
     draw_power_laws(right, k, variance, {-7 / 5: "$k^{-7/5}$"}, inertial)
-    found = f": $k^{{{power_law(k, energy, *inertial):.1f}}}$ in the shaded range" if inertial else ""
+    found = (
+        f": $k^{{{power_law(k, energy, *inertial):.1f}}}$ in the shaded range" if inertial else ", no inertial range"
+    )
     left.set(title=f"kinetic energy{found}", ylabel="$E(k)$ / $U^2 H$")
     right.set(title="temperature", ylabel="$E_T(k)$ / $\\Delta^2 H$")
     right.set_title(f"Ra = {scientific(settings.ra)}", loc="right")
@@ -304,8 +306,12 @@ def animate_convection(flow, temperature, path, frames):
     return save_animation(figure, update, frames, path)
 
 
-def draw(paths, folder):
-    """Print the numbers of flows side by side, then write a picture and an animation of those simulated here.
+def draw(paths, folder, pdf, animate):
+    """Print the numbers of flows side by side, then write pictures of those simulated here.
+
+    Args:
+        paths, folder: of the flows; for the pictures.
+        pdf, animate: also for print; also an animation.
 
     Yields:
         The paths that are written into ``folder``.
@@ -319,7 +325,8 @@ def draw(paths, folder):
     print(*side_by_side([convection_numbers(flow) for flow in flows]), sep="\n")
     folder.mkdir(parents=True, exist_ok=True)
     for (_, flow), temperature in zip(simulated, temperatures, strict=True):
-        yield from save(draw_convection(flow, temperature, -1), folder / flow.name)
-        yield from save(draw_spectrum(flow, temperature), folder / f"{flow.name}_spectrum")
-        count = min(ANIMATED, len(temperature))
-        yield animate_convection(flow, temperature, folder / f"{flow.name}.gif", count)
+        yield from save(draw_convection(flow, temperature, -1), folder / flow.name, pdf)
+        yield from save(draw_spectrum(flow, temperature), folder / f"{flow.name}_spectrum", pdf)
+        if animate:
+            count = min(ANIMATED, len(temperature))
+            yield animate_convection(flow, temperature, folder / f"{flow.name}.gif", count)

@@ -1,7 +1,8 @@
-"""Figures, each as PNG for the screen and as PDF for print; animations as GIF.
+"""Figures, as PNG; with ``--pdf`` for print, too, with ``--animate`` also animations, as GIF.
 
     python -m evaluation.figures convection data/rbc_small.npy    # what data_prep.py rbc --simulate small left behind
-    python -m evaluation.figures runs results/quick/*             # finished runs of run_model.py
+    python -m evaluation.figures runs results/quick/*             # finished runs of run_model.py; a minute
+    python -m evaluation.figures runs results/quick/* --only original sweeps --animate
 
 Of runs, for every data set: the errors step by step and the learning curves. For every architecture, too: forecasts of
 an original and of transformed flows, spectra, and the error against the strength of a transformation. Figures over the
@@ -10,27 +11,32 @@ seeds, of the numbers that runs leave behind, are the report's (``python -m eval
 
 import argparse
 import csv
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
+from tqdm import tqdm
 
 from evaluation import convection
+from evaluation.baselines import persistence
 from evaluation.rmse import rmse
-from evaluation.runs import DATASETS, data_folder, net_of, read_config, read_metrics
-from evaluation.score import persistence
+from evaluation.runs import data_folder, net_of, read_config, read_metrics
 from evaluation.spectrum import log_spectrum, velocity_spectrum
 from evaluation.style import (
-    COLOURS,
-    LINES,
+    SEQUENTIAL,
     STYLE,
-    field_map,
+    TURNING,
+    colour_bar,
+    curves,
+    labels,
+    legend_below,
+    mosaic,
     new_figure,
     note,
     plain_log,
@@ -41,28 +47,30 @@ from evaluation.style import (
 from flows.store import load_meta, read_table
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES
+from models.fields import energetic, parts
 from utils import (
     TEST_STEPS,
     InputError,
     choose_device,
     exit_code,
     load_checkpoint,
+    progress,
     roll_out,
 )
 
 STEPS_SHOWN = 1, 5, 10  # as in the paper's Figure 2
-SPECTRUM_SAMPLES = 64  # test windows, evenly spread
-SWEEP_SAMPLES = 16
-SPEED = "speed / standard deviation"
+SPECTRUM_SAMPLES = 32  # test windows, evenly spread
+SWEEP_SAMPLES = 8
 
 # ---------------------------------------------------------------- runs and their data
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """A finished run.
 
     Attributes:
+        folder: where it is.
         config, metrics: what its ``config.json`` and ``metrics.json`` hold.
         history: the rows of its ``log.csv``, as numbers.
         windows: the test split of the data it was trained on.
@@ -70,6 +78,7 @@ class Run:
         model: its net with the best weights.
     """
 
+    folder: Path
     config: dict
     metrics: dict
     history: list
@@ -81,12 +90,8 @@ class Run:
     def symmetry(self):
         return self.config["symmetry"]
 
-    @property
-    def label(self):
-        return "plain" if self.symmetry == "None" else self.symmetry
 
-
-def load_run(folder, data_dirs, device):
+def open_run(folder, data_dirs, device):
     """Load a finished run.
 
     Args:
@@ -115,7 +120,7 @@ def load_run(folder, data_dirs, device):
         for name, file in meta["tables"]["test"].items()
         if name in SYMMETRIES
     }
-    return Run(config, metrics, history, windows, tables, model)
+    return Run(folder, config, metrics, history, windows, tables, model)
 
 
 def find_data(folder, config, data_dirs):
@@ -150,82 +155,156 @@ def forecast(run, frames, mask):
     return torch.cat([roll_out(run.model, past[i], TEST_STEPS, None if mask is None else mask[i]) for i in parts])
 
 
-def transform(name, g, frames, mask, fields):
-    """Frames of these fields and their mask (None without land) under a symmetry's elements ``g``, one per sample."""
-    symmetry = SYMMETRIES[name].on(fields)
+def transform(run, name, g, frames, mask):
+    """Frames and their mask (None without land) under a symmetry's elements ``g``, one per sample."""
+    symmetry = SYMMETRIES[name].on(run.windows.fields)
     return symmetry.act(g, frames), symmetry.act_on_mask(g, mask, frames)
 
 
-def truth_and_forecasts(runs, frames, mask):
-    """What is drawn side by side: ``{"target": frames, label: forecast, ...}``, ``(n, TEST_STEPS, C, H, W)`` each."""
-    return {"target": frames[:, -TEST_STEPS:], **{run.label: forecast(run, frames, mask) for run in runs}}
+# ---------------------------------------------------------------- what is drawn of data
 
 
-# ---------------------------------------------------------------- flows and forecasts
+@dataclass(frozen=True)
+class Quantity:
+    """What is drawn of data.
 
-
-def speed(flow, mask):
-    """Speed of flows ``(..., C, H, W)`` as a numpy array, not a number where ``mask`` ``(..., H, W)`` is False.
-
-    Of data without a velocity, their first scalar.
+    Attributes:
+        label: of its colours.
+        values: NumPy arrays ``(..., C, H, W)`` -> ``(..., H, W)``.
+        limits: of values, which may hold NaN: the ends of their colours.
+        colours: a colour map.
     """
-    norm = flow[..., :2, :, :].norm(dim=-3) if flow.shape[-3] > 1 else flow[..., 0, :, :]
-    return (norm if mask is None else torch.where(mask, norm, torch.nan)).cpu().numpy()
+
+    label: str
+    values: Callable
+    limits: Callable
+    colours: str
 
 
-def draw_block(figure, title, flows, mask):
-    """One sample: a column per entry of ``flows``, a row per step, errors noted, one bar of colours.
+def from_zero(values):
+    return 0, np.nanquantile(values, 0.999)
+
+
+def about_zero(values):
+    high = np.nanquantile(np.abs(values), 0.98)  # thin layers at walls and coasts would leave the rest pale
+    return -high, high
+
+
+def all_but_outliers(values):
+    return np.nanquantile(values, (0.001, 0.999))
+
+
+def speed(part, flow):
+    return np.linalg.norm(flow[..., part, :, :], axis=-3)
+
+
+def vorticity(part, flow):
+    u, v = np.moveaxis(flow[..., part, :, :], -3, 0)
+    curl = convection.vorticity(u, v, *(np.arange(size) for size in reversed(u.shape[-2:])))
+    return np.where(np.isnan(u), np.nan, curl)
+
+
+def value(part, flow):
+    return flow[..., part.start, :, :]
+
+
+def quantities(fields):
+    """The :class:`Quantity` s of data of these fields; the first stands for them where there is room for one only."""
+    found = []
+    for kind, part in zip(fields, parts(fields), strict=True):
+        if kind == "vector":
+            found.append(Quantity("speed / standard deviation", partial(speed, part), from_zero, SEQUENTIAL))
+            found.append(Quantity("vorticity / (std / cell)", partial(vorticity, part), about_zero, TURNING))
+        else:
+            found.append(Quantity("scalar / standard deviation", partial(value, part), all_but_outliers, SEQUENTIAL))
+    return found
+
+
+def numbers(flow, mask):
+    """The first sample of flows ``(n, T, C, H, W)`` as a NumPy array, NaN where ``mask`` ``(n, 1, H, W)`` is False."""
+    flow = flow[0] if mask is None else torch.where(mask[0], flow[0], torch.nan)
+    return flow.cpu().numpy()
+
+
+# ---------------------------------------------------------------- forecasts
+
+
+def forecasts(runs, frames, mask):
+    """:func:`forecast` of every net, by its label."""
+    return {label: forecast(run, frames, mask) for label, run in zip(labels(configs(runs)), runs, strict=True)}
+
+
+def configs(runs):
+    return [run.config for run in runs]
+
+
+def draw_forecasts(runs, frames, mask, title):
+    """One window, a row for the target, for persistence and for each net: what its fields are, and the error.
 
     Args:
-        figure: figure or subfigure.
-        flows: ``{label: (1, TEST_STEPS, C, H, W)}``, the target first.
-        mask: ``(1, 1, H, W)`` or None.
+        frames: ``(1, past + TEST_STEPS, C, H, W)``; mask: ``(1, 1, H, W)`` or None.
     """
-    panels = figure.subplots(len(STEPS_SHOWN), len(flows), sharex=True, sharey=True)
-    target, fastest = flows["target"], np.nanquantile(speed(flows["target"], mask), 0.999)
-    for row, step in zip(panels, STEPS_SHOWN, strict=True):
-        for axes, (label, flow) in zip(row, flows.items(), strict=True):
-            image = field_map(axes, speed(flow[:, step - 1], None if mask is None else mask[:, 0])[0], fastest)
-            if label != "target":
-                note(axes, f"RMSE {rmse(flow, target, mask, per_step=True)[step - 1]:.2f}")
-        row[0].set_ylabel(f"step {step}\ny / cells")
-    for top, bottom, label in zip(panels[0], panels[-1], flows, strict=True):
-        top.set_title(label)
-        bottom.set_xlabel("x / cells")
-    figure.suptitle(title, fontsize=STYLE["font.size"])
-    figure.colorbar(image, ax=panels, label=SPEED, extend="max", aspect=40, pad=0.01)
+    shown = [step - 1 for step in STEPS_SHOWN]
+    flows = {"target": frames[:, -TEST_STEPS:], "persistence": persistence(frames[:, :-TEST_STEPS], TEST_STEPS)}
+    flows |= forecasts(runs, frames, mask)
+    maps = {name: numbers(flow, mask)[shown] for name, flow in flows.items()}
+    errors = {name: np.linalg.norm(flow - maps["target"], axis=1) for name, flow in maps.items()}
+    errors["target"] = None
+    drawn = quantities(runs[0].windows.fields)
+    height, width = frames.shape[-2:]
+    figure = new_figure(0.67 * len(flows) * height / width + 1.05, width=2.1 * (len(drawn) + 1) + 0.7)
+    *panels, last = figure.subplots(1, len(drawn) + 1)
+    for axes, quantity in zip(panels, drawn, strict=True):
+        rows = {name: quantity.values(flow) for name, flow in maps.items()}
+        draw_steps(axes, rows, quantity.colours, *quantity.limits(rows["target"]), quantity.label)
+    # Up to the largest error of persistence: what is cut off is no forecast.
+    images = draw_steps(last, errors, SEQUENTIAL, *from_zero(errors["persistence"]), "error / standard deviation")
+    for row, flow in zip(images, flows.values(), strict=True):
+        per_step = rmse(flow, flows["target"], mask, per_step=True)
+        for image, step in zip(row, shown, strict=False):  # the target has no maps of errors
+            note(image, f"RMSE {per_step[step]:#.2g}")
+    for axes in (*panels[1:], last):
+        axes.set_yticks([])
+    figure.suptitle(f"{title}, {width} x {height} cells", fontsize=STYLE["font.size"])
+    return figure
+
+
+def draw_steps(axes, rows, colours, low, high, label):
+    """Maps of the steps shown and a bar of their colours; returns the images, a list per row."""
+    columns = [f"step {step}" for step in STEPS_SHOWN]
+    images = mosaic(axes, rows, columns, colours, low, high)
+    colour_bar(images[-1][-1], label)
+    return images
 
 
 def draw_original(runs, index):
     """Forecasts of one test window by all nets of an architecture, beside the truth."""
-    frames, mask = read(runs, torch.tensor([index]))
-    figure = new_figure(3.9 * 4 / (len(runs) + 1) + 0.4)
-    draw_block(figure, f"test window {index}", truth_and_forecasts(runs, frames, mask), mask)
-    return figure
+    return draw_forecasts(runs, *read(runs, torch.tensor([index])), f"test window {index}")
 
 
-def draw_transformed(runs, index):
-    """The paper's Figure 2: one test window under each transformation, forecast by the plain net and by its own.
+TRANSFORMED = {
+    "UM": "plus c = ({})",
+    "Mag": "times {}",
+    "Rot": "turned by {}\N{DEGREE SIGN}",
+    "Scale": "upscaled by {}",
+}
 
-    None where no run has a transformed test set of its own symmetry, or none that leaves enough frames.
+
+def draw_transformed(runs, name):
+    """The paper's Figure 2: a window of the transformed test set, forecast by the plain net and by the symmetry's own.
+
+    The first from the middle on that its group element changes; None if none of them is long enough: a flow that is
+    scaled down runs faster.
     """
-    frames, mask = read(runs, torch.tensor([index]))
-    fields = runs[0].windows.fields
-    moved = {
-        name: transform(name, runs[0].tables[name][[index]], frames, mask, fields) for name in transformations(runs)
-    }
-    # A flow that is scaled down runs faster, and is too short then.
-    moved = {name: (flow, valid) for name, (flow, valid) in moved.items() if flow.shape[1] >= frames.shape[1]}
-    if not moved:
-        return None
-    rows = math.ceil(len(moved) / 2)
-    figure = new_figure(3.3 * rows)
-    for block, name in zip(figure.subfigures(rows, 2, squeeze=False).flat, moved, strict=False):
-        nets = [run for run in runs if run.symmetry in ("None", name)]
-        values = ", ".join(f"{value:.2f}" for value in runs[0].tables[name][index].flatten().tolist())
-        flow, valid = moved[name]
-        draw_block(block, f"test window {index}, {name} by {values}", truth_and_forecasts(nets, flow, valid), valid)
-    return figure
+    for index in range(len(runs[0].windows) // 2, len(runs[0].windows)):
+        g = runs[0].tables[name][[index]]
+        frames, mask = read(runs, torch.tensor([index]))
+        moved, valid = transform(runs[0], name, g, frames, mask)
+        if moved.shape[1] >= frames.shape[1] and not torch.equal(moved, frames):
+            amounts = ", ".join(f"{round(amount, 2):g}" for amount in g.flatten().tolist())
+            moved = moved[:, -frames.shape[1] :]
+            return draw_forecasts(runs, moved, valid, f"test window {index}, {TRANSFORMED[name].format(amounts)}")
+    return None
 
 
 def transformations(runs):
@@ -233,58 +312,80 @@ def transformations(runs):
     return [run.symmetry for run in runs if run.symmetry in run.tables]
 
 
-def animate_forecasts(runs, index, path):
+def own_and_plain(runs, name):
+    return [run for run in runs if run.symmetry in ("None", name)]
+
+
+def animate_original(runs, index, path):
     """The roll-outs of all nets of an architecture beside the truth, as a GIF; returns its path."""
     frames, mask = read(runs, torch.tensor([index]))
-    speeds = {
-        label: speed(flow[0], None if mask is None else mask[0])
-        for label, flow in truth_and_forecasts(runs, frames, mask).items()
-    }
-    figure = new_figure(6 / len(speeds) + 0.4)
-    panels = figure.subplots(1, len(speeds), sharey=True)
-    fastest = np.nanquantile(speeds["target"], 0.999)
-    images = [field_map(axes, values[0], fastest) for axes, values in zip(panels, speeds.values(), strict=True)]
-    figure.colorbar(images[0], ax=panels, label=SPEED, extend="max", shrink=0.8, pad=0.01)
-    panels[0].set_ylabel("y / cells")
-    for axes in panels:
-        axes.set_xlabel("x / cells")
+    quantity, *_ = quantities(runs[0].windows.fields)
+    flows = {"target": frames[:, -TEST_STEPS:], **forecasts(runs, frames, mask)}
+    films = {name: quantity.values(numbers(flow, mask)) for name, flow in flows.items()}
+    return animate(films, quantity, lambda i: f"step {i + 1:2d}", path, milliseconds=400)
+
+
+def animate(films, quantity, title, path, milliseconds):
+    """A GIF of films ``{name: (frames, height, width)}`` side by side; returns its path.
+
+    In the colours of the first, but for the "input" of a transformation.
+
+    ``title``: of the frame with a number.
+    """
+    figure = new_figure(7 / len(films) + 1)
+    axes = figure.subplots()
+    first, *_ = films.values()
+    rows = {"": np.stack([film[0] for film in films.values()])}
+    (images,) = mosaic(axes, rows, list(films), quantity.colours, *quantity.limits(first))
+    if "input" in films:  # it may be much stronger, or weaker
+        images[list(films).index("input")].set_clim(quantity.limits(films["input"]))
+    colour_bar(images[0], quantity.label)
 
     def update(i):
-        for axes, image, (label, values) in zip(panels, images, speeds.items(), strict=True):
-            image.set_data(values[i])
-            axes.set_title(f"{label}, step {i + 1:2d}")
+        figure.suptitle(title(i), fontsize=STYLE["font.size"])
+        for image, film in zip(images, films.values(), strict=True):
+            image.set_data(film[i])
 
-    return save_animation(figure, update, TEST_STEPS, path, milliseconds=400)
+    return save_animation(figure, update, len(first), path, milliseconds=milliseconds)
 
 
 # ---------------------------------------------------------------- spectra
 
 
 def draw_spectra(runs):
-    """Spectra of forecasts and truth: of the fluctuation's energy, which the ESE compares, and of the velocity."""
+    """Spectra of forecasts and truth: of the fluctuation's energy, which the ESE compares, and of the velocity.
+
+    Of data without a velocity, of their scalars.
+    """
     frames, mask = read(runs, evenly_spread(runs[0].windows, SPECTRUM_SAMPLES))
-    figure = new_figure(2.9)
+    fields = runs[0].windows.fields
+    figure = new_figure(2.7)
     left, right = figure.subplots(1, 2)
     waves = np.arange(1, max(frames.shape[-2:]) // 2 + 1)
-    colours = {"target": "black", **{run.label: COLOURS[run.symmetry] for run in runs}}
-    for label, flow in truth_and_forecasts(runs, frames, mask).items():
+    looks = [{"color": "black", "label": "target"}, *curves(configs(runs))]
+    flows = frames[:, -TEST_STEPS:], *forecasts(runs, frames, mask).values()
+    for flow, look in zip(flows, looks, strict=True):
+        flow = flow[:, :, energetic(fields)]
         fluctuation = 10 ** log_spectrum(flow, mask).mean(0).cpu().numpy()[: len(waves)]
-        velocity = velocity_spectrum(flow, mask).mean(0).cpu().numpy()[1 : len(waves) + 1]
-        left.loglog(waves, fluctuation, color=colours[label], label=label)
-        right.loglog(waves, velocity, color=colours[label], label=label)
-        if label == "target":
+        energy = velocity_spectrum(flow, mask).mean(0).cpu().numpy()[1 : len(waves) + 1]
+        left.loglog(waves, fluctuation, **look)
+        right.loglog(waves, energy, **look)
+        if look["label"] == "target" and "vector" in fields:
             middle = slice(len(waves) // 8, len(waves) // 2 + 1)
             for exponent, name in ((-5 / 3, "$k^{-5/3}$"), (-3, "$k^{-3}$")):
-                reference_slope(right, waves[middle], velocity[middle], exponent, name)
+                reference_slope(right, waves[middle], energy[middle], exponent, name)
     left.set(
         title="energy of the fluctuation in time, as in the ESE",
         ylabel="mean of |FFT|$^2$ over a ring / (variance)$^2$",
     )
-    right.set(title="velocity under a Hann window", ylabel="sum over a ring, $E(k)$ / variance")
+    right.set(
+        title=f"{'velocity' if 'vector' in fields else 'scalar'} under a Hann window",
+        ylabel="sum over a ring, $E(k)$ / variance",
+    )
     for axes in (left, right):
         axes.set_xlabel("wavenumber / waves per side of the tile")
         plain_log(axes.xaxis)
-    left.legend()
+    legend_below(figure)
     return figure
 
 
@@ -299,7 +400,6 @@ class Sweep:
         symbol, unit: of the numbers along the path.
         strengths: these numbers.
         shown: those at which forecasts are drawn.
-        element: ``(strength, n)`` -> n group elements of this strength.
         inverse: of group elements.
         scale: of the axis, or "polar" for angles in degrees.
     """
@@ -308,77 +408,67 @@ class Sweep:
     unit: str
     strengths: tuple
     shown: tuple
-    element: Callable
     inverse: Callable
     scale: str
 
-
-def velocities(strength, n):
-    """``(n, 2)`` velocities of one size, their directions evenly spread."""
-    angle = 2 * math.pi * torch.arange(n) / n
-    return strength * torch.stack((angle.cos(), angle.sin()), 1)
+    def at(self, strength):
+        """The symbol's value, for titles."""
+        return f"{self.symbol} = {strength:g}" + "\N{DEGREE SIGN}" * (self.scale == "polar")
 
 
-def equal(strength, n):
-    return torch.full((n,), float(strength))
-
-
-QUARTERS, FACTORS = tuple(i / 4 for i in range(17)), tuple(2 ** (i / 2) for i in range(-6, 7))
-ANGLES = tuple(range(0, 361, 15))
 SWEEPS = {
-    "UM": Sweep("|c|", "standard deviations", QUARTERS, (0, 1, 2, 4), velocities, torch.neg, "linear"),
-    "Mag": Sweep("$\\lambda$", "", FACTORS, (0.125, 0.5, 2, 8), equal, torch.reciprocal, "log"),
-    "Rot": Sweep("$\\theta$", "degrees", ANGLES, (0, 45, 90, 180), equal, torch.neg, "polar"),
+    "UM": Sweep("|c|", "standard deviations", tuple(np.arange(0, 4.5, 0.5)), (0, 1, 2, 4), torch.neg, "linear"),
+    "Mag": Sweep("$\\lambda$", "", tuple(2.0 ** np.arange(-3, 4)), (0.125, 0.5, 2, 8), torch.reciprocal, "log"),
+    "Rot": Sweep("$\\theta$", "", tuple(np.arange(0, 361, 22.5)), (0, 45, 90, 180), torch.neg, "polar"),
 }
 
 
-@torch.inference_mode()
-def sweep(run, name, frames, mask):
-    """Forecast flows that are transformed more and more strongly.
+def elements(symmetry, strength, n):
+    """``n`` group elements of one strength: velocities of this size, in drawn directions; else all the same."""
+    g = symmetry.sample(n, torch.Generator().manual_seed(0))
+    return strength * g / g.norm(dim=1, keepdim=True) if symmetry.name == "UM" else torch.full_like(g, strength)
 
-    Args:
-        name: a key of ``SWEEPS``.
-        frames: ``(n, past + TEST_STEPS, C, H, W)``; mask: ``(n, 1, H, W)``.
+
+@cache
+@torch.inference_mode()
+def sweep(run, name):
+    """Forecast test windows that are transformed more and more strongly; ``name`` is a key of ``SWEEPS``.
 
     Returns:
-        Lists with an entry per strength: ``errors``, the RMSE over that of persistence on the same flows; of the first
-        flow ``inputs``, the speed in the last frame before the forecast, and ``returned``, the speed in the last frame
-        of the forecast after it is transformed back, ``(H, W)`` each.
+        Arrays with an entry per strength: ``errors``, the RMSE over that of persistence on the same flows; of the first
+        window ``inputs``, what is drawn of the last frame before the forecast, and ``returned``, of the last frame of
+        the forecast after it is transformed back, ``(H, W)`` each.
     """
-    path = SWEEPS[name]
+    frames, mask = read([run], evenly_spread(run.windows, SWEEP_SAMPLES))
+    path, (quantity, *_) = SWEEPS[name], quantities(run.windows.fields)
     errors, inputs, returned = [], [], []
     for strength in path.strengths:
-        g = path.element(strength, len(frames))
-        moved, valid = transform(name, g, frames, mask, run.windows.fields)
+        g = elements(SYMMETRIES[name].on(run.windows.fields), strength, len(frames))
+        moved, valid = transform(run, name, g, frames, mask)
         prediction, past, target = forecast(run, moved, valid), moved[:, :-TEST_STEPS], moved[:, -TEST_STEPS:]
         error_of_persistence = rmse(persistence(past, TEST_STEPS), target, valid)
         errors.append((rmse(prediction, target, valid) / error_of_persistence).item())
-        inputs.append(speed(past[0, -1], valid[0, 0]))
-        back, valid = transform(name, path.inverse(g[:1]), prediction[:1, -1:], valid[:1], run.windows.fields)
-        returned.append(speed(back[0, 0], valid[0, 0]))
-    return errors, inputs, returned
+        inputs.append(quantity.values(numbers(past[:, -1:], valid)[0]))
+        back = transform(run, name, path.inverse(g), prediction[:, -1:], valid)
+        returned.append(quantity.values(numbers(*back)[0]))
+    return np.array(errors), np.array(inputs), np.array(returned)
 
 
-def draw_sweep(runs, name, path):
-    """Forecasts of ever more strongly transformed flows: the error against the strength, maps, an animation.
+def target_of_sweep(runs):
+    """What a sweep's forecasts of the first window, transformed back, should be: ``(H, W)``."""
+    frames, mask = read(runs, torch.tensor([0]))
+    quantity, *_ = quantities(runs[0].windows.fields)
+    return quantity.values(numbers(frames[:, -1:], mask)[0])
 
-    Args:
-        runs: the nets to compare.
-        name: a key of ``SWEEPS``.
-        path: where to write, without ending.
-    """
-    frames, mask = read(runs, evenly_spread(runs[0].windows, SWEEP_SAMPLES))
-    if mask is None:
-        mask = torch.ones_like(frames[:, 0, :1], dtype=torch.bool)
-    results = [sweep(run, name, frames, mask) for run in runs]
-    target = speed(frames[0, -1], mask[0, 0])
-    figure = new_figure(0.75 * len(runs) + 0.9)
+
+def draw_sweep(runs, name):
+    """Forecasts of ever more strongly transformed flows: the error against the strength, and maps."""
+    results = [sweep(run, name) for run in runs]
+    figure = new_figure(0.75 * len(runs) + 1.2)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 2.3))
     draw_sweep_errors(left, runs, SWEEPS[name], [errors for errors, _, _ in results])
-    draw_sweep_maps(right, runs, SWEEPS[name], target, [returned for _, _, returned in results])
-    announce(
-        *save(figure, path), animate_sweep(runs, SWEEPS[name], target, results, path.with_name(f"{path.name}.gif"))
-    )
+    draw_sweep_maps(right, runs, SWEEPS[name], target_of_sweep(runs), [returned for _, _, returned in results])
+    return figure
 
 
 def draw_sweep_errors(figure, runs, path, errors):
@@ -386,55 +476,44 @@ def draw_sweep_errors(figure, runs, path, errors):
     polar = path.scale == "polar"
     axes = figure.subplots(subplot_kw={"projection": "polar"} if polar else {"xscale": path.scale})
     along = np.radians(path.strengths) if polar else path.strengths
-    for run, values in zip(runs, errors, strict=True):
-        axes.plot(along, values, color=COLOURS[run.symmetry], label=run.label)
+    for look, values in zip(curves(configs(runs)), errors, strict=True):
+        axes.plot(along, values, **look)
     axes.plot(along, np.ones(len(along)), ":", color="black", linewidth=0.8)
     axes.set(xlabel=f"{path.symbol} / {path.unit}" if path.unit else path.symbol, ylim=(0, None))
-    if path.scale == "log":
-        plain_log(axes.xaxis)
     if polar:
         axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.set_rlabel_position(67.5)  # between the angles, which are every 45 degrees
+    else:
+        axes.set_xticks(path.shown, [f"{strength:g}" for strength in path.shown])
+        axes.minorticks_off()
     figure.suptitle("RMSE / RMSE of persistence", fontsize=STYLE["font.size"])
-    figure.legend(loc="outside lower center", ncols=len(runs))
+    legend_below(figure)
 
 
 def draw_sweep_maps(figure, runs, path, target, returned):
     """A row per run: the target and the forecasts transformed back, which should be the same at every strength."""
-    panels = figure.subplots(len(runs), 1 + len(path.shown), sharex=True, sharey=True, squeeze=False)
-    for row, run, maps in zip(panels, runs, returned, strict=True):
-        shown = [target, *(maps[path.strengths.index(strength)] for strength in path.shown)]
-        for axes, values in zip(row, shown, strict=True):
-            image = field_map(axes, values, np.nanmax(target))
-        row[0].set_ylabel(f"{run.label}\ny / cells")
-    for axes, title in zip(panels[0], ["target", *(f"{path.symbol} = {s:g}" for s in path.shown)], strict=True):
-        axes.set_title(title)
-    for axes in panels[-1]:
-        axes.set_xlabel("x / cells")
+    quantity, *_ = quantities(runs[0].windows.fields)
+    chosen = [path.strengths.index(strength) for strength in path.shown]
+    rows = {
+        label: np.stack([target, *maps[chosen]]) for label, maps in zip(labels(configs(runs)), returned, strict=True)
+    }
+    axes = figure.subplots()
+    columns = ["target", *map(path.at, path.shown)]
+    images = mosaic(axes, rows, columns, quantity.colours, *quantity.limits(target))
     figure.suptitle(f"forecasts of step {TEST_STEPS}, transformed back", fontsize=STYLE["font.size"])
-    figure.colorbar(image, ax=panels, label=SPEED, extend="max", aspect=25, pad=0.01)
+    colour_bar(images[0][0], quantity.label)
 
 
-def animate_sweep(runs, path, target, results, file):
-    """The input as the transformation grows, and beside it each run's forecast, transformed back; returns ``file``."""
-    figure = new_figure(7.5 / (len(runs) + 2) + 0.5)
-    panels = figure.subplots(1, len(runs) + 2, sharey=True)
-    inputs = results[0][1]
-    films = [inputs, [target] * len(inputs), *(returned for _, _, returned in results)]
-    limits = [np.nanmax(inputs), *[np.nanmax(target)] * (len(runs) + 1)]
-    images = [field_map(axes, film[0], limit) for axes, film, limit in zip(panels, films, limits, strict=True)]
-    for axes, title in zip(panels[1:], ["target", *(f"{run.label}, transformed back" for run in runs)], strict=True):
-        axes.set_title(title)
-    for axes in panels:
-        axes.set_xlabel("x / cells")
-    panels[0].set_ylabel("y / cells")
-    figure.colorbar(images[-1], ax=panels, label=SPEED, extend="max", shrink=0.7, pad=0.01)
-
-    def update(i):
-        panels[0].set_title(f"input, {path.symbol} = {path.strengths[i]:.2g}")
-        for image, film in zip(images, films, strict=True):
-            image.set_data(film[i])
-
-    return save_animation(figure, update, len(inputs), file, milliseconds=300)
+def animate_sweep(runs, name, path):
+    """Input and forecasts, transformed back, as the transformation grows, beside the target, as a GIF; returns it."""
+    results = [sweep(run, name) for run in runs]
+    target, inputs = target_of_sweep(runs), results[0][1]
+    returned = {
+        f"{label}, transformed back": film for label, (_, _, film) in zip(labels(configs(runs)), results, strict=True)
+    }
+    films = {"target": np.broadcast_to(target, inputs.shape), "input": inputs, **returned}
+    quantity, *_ = quantities(runs[0].windows.fields)
+    return animate(films, quantity, lambda i: SWEEPS[name].at(SWEEPS[name].strengths[i]), path, milliseconds=300)
 
 
 # ---------------------------------------------------------------- errors
@@ -442,18 +521,19 @@ def animate_sweep(runs, path, target, results, file):
 
 def draw_errors(runs):
     """RMSE per step on every test set, with persistence."""
+    persistences = {test: scores for run in runs for test, scores in run.metrics["baselines"]["persistence"].items()}
     tests = list(dict.fromkeys(name for run in runs for name in run.metrics["scores"]))
-    figure = new_figure(2.4)
+    figure = new_figure(2.3)
     panels = figure.subplots(1, len(tests), sharey=True, squeeze=False)[0]
     for axes, test in zip(panels, tests, strict=True):
-        for run in runs:
+        for run, look in zip(runs, curves(configs(runs)), strict=True):
             if test in run.metrics["scores"]:
-                draw_curve(axes, run, *per_step(run.metrics["scores"][test]))
-        axes.plot(*per_step(runs[0].metrics["persistence"][test]), ":", color="black", label="persistence")
+                axes.plot(*per_step(run.metrics["scores"][test]), **look)
+        axes.plot(*per_step(persistences[test]), ":", color="black", label="persistence")
         axes.set(title=f"on {test}", xlabel="step", xticks=STEPS_SHOWN)
         plain_log(axes.yaxis)
     panels[0].set_ylabel("RMSE / standard deviation")
-    legend_once(figure, panels)
+    legend_below(figure)
     return figure
 
 
@@ -461,62 +541,89 @@ def per_step(scores):
     return range(1, len(scores["rmse_per_step"]) + 1), scores["rmse_per_step"]
 
 
-def draw_curve(axes, run, x, y, **options):
-    """A run's curve, in the colour of its symmetry and the line of its architecture."""
-    architecture = run.config["architecture"]
-    axes.plot(x, y, LINES[architecture], color=COLOURS[run.symmetry], label=f"{run.label} {architecture}", **options)
-
-
-def legend_once(figure, panels):
-    """One legend on the right for all panels, each label once."""
-    entries = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    figure.legend(entries.values(), entries, loc="outside right upper")
-
-
 def draw_learning(runs):
     """RMSE in training and validation by epoch."""
-    figure = new_figure(2.4)
+    figure = new_figure(2.3)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, name in zip(panels, ("train", "valid"), strict=True):
-        for run in runs:
-            draw_curve(axes, run, *zip(*((row["epoch"], row[f"{name}_rmse"]) for row in run.history), strict=True))
+        for run, look in zip(runs, curves(configs(runs)), strict=True):
+            points = zip(*((row["epoch"], row[f"{name}_rmse"]) for row in run.history), strict=True)
+            axes.plot(*points, marker=".", **look)
         axes.set(title={"train": "training", "valid": "validation"}[name], xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         plain_log(axes.yaxis)
     panels[0].set_ylabel("RMSE / standard deviation")
-    legend_once(figure, panels)
+    legend_below(figure)
     return figure
 
 
 # ---------------------------------------------------------------- commands
+
+KINDS = "errors", "learning", "original", "transformed", "spectra", "sweeps"
 
 
 def draw_runs(args):
     """The command ``runs``."""
     device = choose_device(args.device)
     torch.backends.cudnn.allow_tf32 = False  # equivariance is exact or it is not
+    # Small batches: threads that share a core with another process hold up the rest, to a tenth of the speed of one.
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     begun = [folder for folder in args.runs if (folder / "config.json").is_file()]
     unfinished = [folder for folder in begun if not (folder / "metrics.json").is_file()]
     if unfinished:
         print(f"left out, because not finished: {', '.join(map(str, unfinished))}", flush=True)
-    runs = [load_run(folder, args.data_dir, device) for folder in args.runs if folder not in unfinished]
+    runs = [open_run(folder, args.data_dir, device) for folder in args.runs if folder not in unfinished]
     if not runs:
         raise InputError("none of these runs is finished; the same run_model.py commands go on with them")
     runs.sort(key=lambda run: list(SYMMETRIES).index(run.symmetry))
-    groups = [[run for run in runs if run.config["dataset"] == dataset] for dataset in DATASETS]
-    for group in groups:
+    groups = {}
+    for run in runs:
+        groups.setdefault(run.config["dataset"], []).append(run)
+    for dataset, group in groups.items():
         if any(run.config["data"] != group[0].config["data"] for run in group):
-            raise InputError(f"these runs were trained on different {group[0].config['dataset']} data; draw them apart")
+            raise InputError(f"these runs were trained on different {dataset} data; draw them apart")
     args.figures.mkdir(parents=True, exist_ok=True)
-    for group in filter(None, groups):
-        path = args.figures / group[0].config["dataset"]
-        draw_dataset(group, path)
-        for architecture in ARCHITECTURES:
-            nets = one_per_symmetry([run for run in group if run.config["architecture"] == architecture])
-            if nets:
-                draw_architecture(nets, path.with_name(f"{path.name}_{architecture}"))
+    jobs = [job for dataset, group in groups.items() for job in jobs_of(group, dataset) if job[0] in args.only]
+    for _, name, draw, animate in progress(jobs, len(jobs), "figures"):
+        figure = draw()
+        if figure is None:
+            tqdm.write(f"no {name}: no window of the test set that is changed and long enough")
+        else:
+            announce(*save(figure, args.figures / name, args.pdf))
+        if args.animate and animate is not None:
+            announce(animate(args.figures / f"{name}.gif"))
+
+
+def jobs_of(runs, name):
+    """All that can be drawn of the runs on one data set.
+
+    Yields:
+        ``(kind, name, draw, animate)``: one of ``KINDS``, the name of the file, a function that returns a figure, and
+        one that writes an animation of it to a path, or None.
+    """
+    yield "errors", f"{name}_errors", partial(draw_errors, runs), None
+    yield "learning", f"{name}_learning", partial(draw_learning, runs), None
+    for architecture in ARCHITECTURES:
+        alike = [run for run in runs if run.config["architecture"] == architecture]
+        nets = one_per_symmetry(alike)
+        if len(nets) < len(alike):
+            others = ", ".join(str(run.folder) for run in alike if run not in nets)
+            print(f"all but errors and learning curves show one net per symmetry, without {others}", flush=True)
+        if nets:
+            yield from jobs_of_architecture(nets, f"{name}_{architecture}")
+
+
+def jobs_of_architecture(runs, name):
+    """Those of the nets of one architecture, one per symmetry."""
+    middle = len(runs[0].windows) // 2
+    shown = runs, middle
+    yield "original", f"{name}_original", partial(draw_original, *shown), partial(animate_original, *shown)
+    yield "spectra", f"{name}_spectra", partial(draw_spectra, runs), None
+    for symmetry in transformations(runs):
+        shown = own_and_plain(runs, symmetry), symmetry
+        yield "transformed", f"{name}_transformed_{symmetry}", partial(draw_transformed, *shown), None
+        if symmetry in SWEEPS:
+            yield "sweeps", f"{name}_{symmetry}", partial(draw_sweep, *shown), partial(animate_sweep, *shown)
 
 
 def one_per_symmetry(runs):
@@ -525,36 +632,9 @@ def one_per_symmetry(runs):
     return [first[name] for name in SYMMETRIES if name in first]
 
 
-def draw_dataset(runs, path):
-    """All figures that compare architectures."""
-    write(draw_errors(runs), path, "errors")
-    write(draw_learning(runs), path, "learning")
-
-
-def draw_architecture(runs, path):
-    """All figures of the nets of one architecture."""
-    middle = len(runs[0].windows) // 2
-    write(draw_original(runs, middle), path, "original")
-    announce(animate_forecasts(runs, middle, path.with_name(f"{path.name}_original.gif")))
-    write(draw_spectra(runs), path, "spectra")
-    write(draw_transformed(runs, middle), path, "transformed", "no net was tested under its own symmetry")
-    for name in transformations(runs):
-        if name in SWEEPS:
-            nets = [run for run in runs if run.symmetry in ("None", name)]
-            draw_sweep(nets, name, path.with_name(f"{path.name}_{name}"))
-
-
-def write(figure, path, kind, why_none=""):
-    """Save a figure as ``path_kind``, or say why there is none."""
-    if figure is None:
-        print(f"no {path.name}_{kind}: {why_none}", flush=True)
-    else:
-        announce(*save(figure, path.with_name(f"{path.name}_{kind}")))
-
-
 def announce(*paths):
     for path in paths:
-        print(f"wrote {path}", flush=True)
+        tqdm.write(f"wrote {path}")  # not through the bar
 
 
 def parse_args(argv):
@@ -568,7 +648,7 @@ def parse_args(argv):
         help="what data_prep.py rbc --simulate left behind, such as data/rbc_small.npy; numbers only of any other "
         ".npy or .pt array (T, C, H, W)",
     )
-    command.set_defaults(draw=lambda args: announce(*convection.draw(args.raw, args.figures)))
+    command.set_defaults(draw=lambda args: announce(*convection.draw(args.raw, args.figures, args.pdf, args.animate)))
     command = commands.add_parser("runs", help="what trained nets forecast")
     command.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     command.add_argument(
@@ -578,12 +658,17 @@ def parse_args(argv):
         default=[Path("data"), Path("data/quick")],
         help="where data_prep.py wrote the data of the runs (default: data and data/quick)",
     )
+    command.add_argument(
+        "--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=f"only some of {', '.join(KINDS)}"
+    )
     command.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     command.set_defaults(draw=draw_runs)
     for command in commands.choices.values():
         command.add_argument(
             "--figures", type=Path, default=Path("figures"), help="where to put them (default %(default)s)"
         )
+        command.add_argument("--pdf", action="store_true", help="also as PDF, for print")
+        command.add_argument("--animate", action="store_true", help="also as GIF, what is shown over time or strength")
     return parser.parse_args(argv)
 
 

@@ -4,7 +4,7 @@
     python -m evaluation.report results/ --markdown      # or --csv, one line per number
     python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
     python -m evaluation.report results/ --factors       # scale nets and plain nets at every upscaling factor
-    python -m evaluation.report results/ --figures DIR   # draw errors by upscaling factor and by number of samples
+    python -m evaluation.report results/ --figures DIR   # draw skill by upscaling factor, errors by number of samples
     python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
     python -m evaluation.report --readme README.md       # write the tables between the README's markers again
 
@@ -133,10 +133,11 @@ def score_table(groups, measure):
     )
     mark_best(groups, table, min)
     if measure == "rmse":
-        still = [[value for group in groups for value in group.values("persistence", name, "rmse")] for name in names]
-        cells = [Number(statistics.mean(values)) if values else None for values in still]
         table.blocks.append(len(table.rows))
-        table.rows.append(("persistence", ["", *cells]))
+        for baseline in dict.fromkeys(name for group in groups for run in group.runs for name in run["baselines"]):
+            found = [[v for group in groups for v in group.values("baselines", baseline, n, "rmse")] for n in names]
+            cells = [Number(statistics.mean(values)) if values else None for values in found]
+            table.rows.append((baseline, ["", *cells]))
     return table
 
 
@@ -155,7 +156,7 @@ def mark_best(groups, table, best_of):
 def factor_tables(groups):
     """Scale nets beside the plain nets of their sweeps.
 
-    Skill against persistence and ESE by upscaling factor, RMSE by forecast frame on the original flows.
+    Skill and ESE by upscaling factor, RMSE by forecast frame on the original flows.
     """
     tested = scale_and_plain(groups)
     if not tested:
@@ -164,12 +165,7 @@ def factor_tables(groups):
     factors = sorted(found, key=float)
 
     def skills(group):
-        cells = []
-        for factor in factors:
-            path = ("Scale", "by_factor", factor, "rmse")
-            pairs = zip(group.values("scores", *path), group.values("persistence", *path), strict=True)
-            cells.append(number_of([1 - error / still for error, still in pairs], form=".2f"))
-        return cells
+        return [number_of(group.skills("Scale", "by_factor", factor), form=".2f") for factor in factors]
 
     def errors(group):
         return [number(group, "scores", "Scale", "by_factor", factor, "ese", form=".2f") for factor in factors]
@@ -179,7 +175,7 @@ def factor_tables(groups):
         return [number_of([steps[i] for steps in runs], form=".2f") for i in range(TEST_STEPS)]
 
     columns = [f"x{factor}" for factor in factors]
-    note = "1 - RMSE / RMSE(persistence) over 10 frames; 0 is no forecast"
+    note = "1 - RMSE / RMSE of the best forecast without a net, over 10 frames; 0 is no forecast"
     skill = table_of(tested, "skill by upscaling factor", columns, skills, note)
     spectrum = table_of(tested, "ESE by upscaling factor", columns, errors)
     by_frame = table_of(tested, "RMSE by forecast frame on test", [f"{i + 1}" for i in range(TEST_STEPS)], frames)
@@ -301,7 +297,7 @@ def as_csv(groups):
     for group in groups:
         sets = test_sets([group])
         paths = [("scores", name, measure) for name in sets for measure in (*MEASURES, "ese_per_sample")]
-        paths += [("persistence", name, "rmse") for name in sets]
+        paths += [("baselines", "persistence", name, "rmse") for name in sets]
         paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative")]
         paths += [(name,) for name in ("parameters", "train_windows", "epochs", "peak_memory_mib")]
         what = [
@@ -310,10 +306,11 @@ def as_csv(groups):
         factors = sorted({f for scores in group.values("scores", "Scale", "by_factor") for f in scores}, key=float)
         by_factor = [("Scale", "by_factor", factor) for factor in factors]
         paths += [("scores", *which, measure) for which in by_factor for measure in (*MEASURES, "ese_per_sample")]
-        paths += [("persistence", *which, "rmse") for which in by_factor]
+        paths += [("baselines", "persistence", *which, "rmse") for which in by_factor]
         for path in paths:
             cell = number(group, *path)
             if cell is not None:
+                path = path[path[0] == "baselines" :]
                 measure = f"{path[0]} {path[-1]}" if path[0] in ("persistence", "equivariance_error") else path[-1]
                 where = " x".join(name for name in path[1:-1] if name != "by_factor")
                 writer.writerow(
@@ -335,7 +332,7 @@ def verdict_lines(groups, markdown):
     return "\n".join(lines)
 
 
-def report(folders, form="text", subject="scores", match=""):
+def report_of(folders, form="text", subject="scores", match=""):
     """The report on the runs in ``folders`` as one string.
 
     Args:
@@ -394,7 +391,7 @@ def with_reports(text, root):
         if "<!-- report:" in old:
             raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
         args = parser_of_results().parse_args(shlex.split(arguments))
-        body = report([root / folder for folder in args.results], "markdown", args.subject, args.match)
+        body = report_of([root / folder for folder in args.results], "markdown", args.subject, args.match)
         return f"{opening}\n{body}\n\n{closing}"
 
     result, count = MARKED.subn(again, text)
@@ -428,7 +425,7 @@ def main(argv=None):
     form.add_argument("--markdown", action="store_const", dest="form", const="markdown", default="text")
     form.add_argument("--csv", action="store_const", dest="form", const="csv", help="one line per number")
     parser.add_argument(
-        "--figures", type=Path, metavar="DIR", help="draw errors by upscaling factor and by number of samples there"
+        "--figures", type=Path, metavar="DIR", help="draw skill by upscaling factor, errors by number of samples"
     )
     parser.add_argument("--collect", type=Path, metavar="FOLDER", help="copy the runs' config, log and metrics there")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write the reports between a file's markers again")
@@ -449,7 +446,7 @@ def main(argv=None):
     if args.figures is not None:
         draw(args.results, args.figures)
         return
-    print(report(args.results, args.form, args.subject, args.match))
+    print(report_of(args.results, args.form, args.subject, args.match))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from evaluation.ablation import variant_of
 from models import ARCHITECTURES, SYMMETRIES, build_model
+from models.backbone import DEVIATIONS
 from utils import InputError, replacing, write_json
 
 DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
 # What two runs must share to be the same run; the rest of config.json only describes. "data" is the id of the prepared
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
-IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "augment", "train_fraction", "amp")
-IDENTITY += ("data",)
+IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "relaxed", "deviation", "augment")
+IDENTITY += ("train_fraction", "amp", "valid_length", "patience", "data")
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
@@ -52,7 +53,7 @@ def check_run(folder):
 
 def read_metrics(folder):
     """metrics.json of the run in ``folder``; InputError if it is broken or lacks a result."""
-    needed = ("scores", "persistence", "equivariance_error", "epochs", "stopped_early", "parameters")
+    needed = ("scores", "baselines", "equivariance_error", "epochs", "stopped_early", "parameters", "valid_rmse")
     return read_record(folder / "metrics.json", needed)
 
 
@@ -96,10 +97,18 @@ def net_of(settings, fields):
     symmetry = variant_of(settings["symmetry"], settings["variant"])
     options = {name: settings[name] for name in SYMMETRIES[settings["symmetry"]].options()}
     sizes = (settings[name] for name in ("input_length", "kernel_size", "width"))
-    return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], **options)
+    relaxed = "" if settings["relaxed"] is None else settings["deviation"]
+    return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], relaxed, **options)
 
 
 # ---------------------------------------------------------------- many runs
+
+
+def at(record, path):
+    """What lies at ``path`` in nested dicts, None where the path ends before."""
+    for key in path:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
 
 
 class Group:
@@ -131,13 +140,19 @@ class Group:
 
     def values(self, *path):
         """The number at ``path`` in each run; runs that do not have it are left out."""
-        found = []
-        for value in self.runs:
-            for key in path:
-                value = value.get(key) if isinstance(value, dict) else None
-            if value is not None:
-                found.append(value)
-        return found
+        found = [at(run, path) for run in self.runs]
+        return [value for value in found if value is not None]
+
+    def skills(self, *path):
+        """1 - RMSE / RMSE of the best forecast without a net, of each run, on the set at ``path``."""
+        skills = []
+        for run in self.runs:
+            error = at(run["scores"], (*path, "rmse"))
+            rivals = [at(of, (*path, "rmse")) for of in run["baselines"].values()]
+            rivals = [rival for rival in rivals if rival is not None]
+            if error is not None and rivals:
+                skills.append(1 - error / min(rivals))
+        return skills
 
     def mean(self, *path):
         """Mean over the seeds, None where no run has the number."""
@@ -213,6 +228,8 @@ def group_runs(runs):
             "amp": False,
             "frame": [],
             "variant": "",
+            "relaxed": None,
+            "deviation": DEVIATIONS[0],
             **SYMMETRIES[group["symmetry"]].options(),
         }
         for name in (*SETTINGS, *group.options):
@@ -269,7 +286,7 @@ def missing_runs(groups):
     """
     sweeps = {}
     for group in groups:
-        key = (sweep(group), tuple(group["augment"]), tuple(group["frame"]), group["variant"])
+        key = (sweep(group), tuple(group["augment"]), tuple(group["frame"]), group["variant"], group["relaxed"])
         sweeps.setdefault(key, []).append(group)
     commands = []
     for members in sweeps.values():
@@ -297,7 +314,7 @@ def command_line(group, symmetry, seed):
     for name in dict.fromkeys(names):
         if isinstance(run[name], bool):
             flags += [f"--{name}"] * run[name]
-        elif run[name] != "":
+        elif run[name] not in ("", None):
             flags.append(f"--{name}={run[name]}")
     return shlex.join(["python", "run_model.py", *flags])
 
@@ -323,6 +340,8 @@ def collect(runs, folder):
         config = json.loads((source / "config.json").read_text())
         config.pop("data_dir", None)
         write_json(target / "config.json", config)
-        for name in ("log.csv", "metrics.json"):
+        for name in ("log.csv", "windows.json", "metrics.json"):
+            if not (source / name).exists():
+                continue  # of runs from before it was kept
             with replacing(target / name) as temporary:
                 temporary.write_bytes((source / name).read_bytes())

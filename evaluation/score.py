@@ -15,11 +15,6 @@ from utils import MeanSquare, forecast, gather, processes, share
 EQUIVARIANCE_WINDOWS = 64  # windows, evenly spread over the test split, on which equivariance errors are measured
 
 
-def persistence(frames, steps, mask=None):
-    """The forecast that nothing changes: the last frame, ``steps`` times. No forecast that does not beat it is one."""
-    return frames[:, -1:].expand(-1, steps, -1, -1, -1)
-
-
 @dataclass(frozen=True)
 class TestSet:
     """Windows to forecast, as they are or each transformed by a group element of its own.
@@ -53,61 +48,88 @@ class TestSet:
 
 
 @torch.inference_mode()
-def score(forecast, tests, past, steps, batch_size, workers=0, spectra=True):
-    """Score a forecast on every window of a test set.
+def score(forecasts, tests, past, steps, batch_size, workers=0, spectra=()):
+    """Score forecasts on every window of a test set, which is read and transformed once for all of them.
 
     Args:
-        forecast: ``(frames, steps, mask)`` -> ``(n, steps, C, H, W)``, such as ``partial(forecast, model)``.
+        forecasts: ``{name: forecast}``; a forecast maps ``(frames, steps, mask)`` to ``(n, steps, C, H, W)``, such as
+            ``partial(utils.forecast, model)``.
         tests: :class:`TestSet`.
         past, steps: input frames and forecast frames.
-        spectra: also compute the energy spectrum errors.
+        spectra: names of the forecasts whose energy spectrum errors are wanted, too.
 
     Returns:
-        dict of ``rmse``, ``rmse_per_step`` and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``. Where
-        transformed windows differ in size, these are means over windows (of squares, for the RMSE), and ``by_factor``
-        holds the same per group element, with the number of ``windows``.
+        ``{name: scores}``, each a dict of ``rmse``, ``rmse_per_step``, ``window_mse`` (the mean squared error of every
+        window, in their order) and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``. Where transformed
+        windows differ in size, these are means over windows (of squares, for the RMSE), and ``by_factor`` holds the
+        same per group element, with the number of ``windows``.
     """
     rows = {}
     for element, index in tests.groups(past, steps):
         size = batch_size if element is None else max(1, int(batch_size / tests.symmetry.enlargement(element)))
-        row = score_windows(forecast, tests, index, past, steps, size, workers, spectra)
+        found = score_windows(forecasts, tests, index, past, steps, size, workers, spectra)
         if element is None:
-            return row
-        rows[f"{element.item():g}"] = {"windows": len(index), **row}
-    return {**mean_over_windows(rows.values()), "by_factor": rows}
+            return found
+        for name, row in found.items():
+            rows.setdefault(name, {})[f"{element.item():g}"] = {"windows": len(index), **row}
+    return {name: {**mean_over_windows(of.values()), "by_factor": of} for name, of in rows.items()}
 
 
-def score_windows(forecast, tests, order, past, steps, batch_size, workers, spectra):
+def score_windows(forecasts, tests, order, past, steps, batch_size, workers, spectra):
     """Scores of the windows ``order``, one of the groups of ``tests``.
 
     Every process scores a share of them, or all of them if they are fewer than the processes.
     """
-    symmetry, elements, energy = tests.symmetry, tests.elements, energetic(tests.windows.fields)
-    error, predicted, true = MeanSquare(), [], []
+    symmetry, elements = tests.symmetry, tests.elements
+    tallies = {name: Tally(name in spectra, tests.windows.fields) for name in forecasts}
     before, after = (past, steps) if symmetry is None else symmetry.source_window(elements[order[:1]], past, steps)
     whole, divided = len(order), len(order) >= processes() > 1
     if divided:
         order = share(order)
-    batches = tests.windows.batches(order, batch_size, before, after, workers)
     with parametrize.cached():
-        for index, frames, mask in batches:
+        for index, frames, mask in tests.windows.batches(order, batch_size, before, after, workers):
             if symmetry is not None:
                 frames, mask = symmetry.transform(elements[index], frames, mask, before - 1, past, steps)
-            prediction, target = forecast(frames[:, :past], steps, mask), frames[:, past:]
-            error.add(prediction, target, mask)
-            if spectra:
-                predicted.append(log_spectrum(prediction[:, :, energy], mask))
-                true.append(log_spectrum(target[:, :, energy], mask))
-    if divided:
-        error.collect()
-    scores = {"rmse": error.rmse(), "rmse_per_step": error.per_step().sqrt().tolist()}
-    if spectra:
-        predicted, true = torch.cat(predicted), torch.cat(true)
-        if divided:
-            predicted, true = gather(predicted, whole), gather(true, whole)
-        scores["ese"] = spectrum_error(predicted, true, "mean").item()
-        scores["ese_per_sample"] = spectrum_error(predicted, true, "per_sample").item()
-    return scores
+            for name, forecast in forecasts.items():
+                tallies[name].add(forecast(frames[:, :past], steps, mask), frames[:, past:], mask)
+    return {name: tally.scores(whole if divided else None) for name, tally in tallies.items()}
+
+
+class Tally:
+    """What is added up of a forecast, batch by batch: squared errors and, if wanted, spectra."""
+
+    def __init__(self, spectra, fields):
+        self.error, self.windows, self.predicted, self.true = MeanSquare(), [], [], []
+        self.spectra, self.energy = spectra, energetic(fields)
+
+    def add(self, prediction, target, mask):
+        self.error.add(prediction, target, mask)
+        self.windows.append(window_mse(prediction, target, mask))
+        if self.spectra:
+            self.predicted.append(log_spectrum(prediction[:, :, self.energy], mask))
+            self.true.append(log_spectrum(target[:, :, self.energy], mask))
+
+    def scores(self, whole=None):
+        """The scores; of all processes' shares together where ``whole`` says how many windows they are."""
+        parts = [torch.cat(part) for part in (self.windows, self.predicted, self.true) if part]
+        if whole is not None:
+            self.error.collect()
+            parts = [gather(part, whole) for part in parts]
+        windows, *spectra = parts
+        scores = {"rmse": self.error.rmse(), "rmse_per_step": self.error.per_step().sqrt().tolist()}
+        scores["window_mse"] = [float(f"{value:.6g}") for value in windows.tolist()]
+        if self.spectra:
+            scores["ese"] = spectrum_error(*spectra, "mean").item()
+            scores["ese_per_sample"] = spectrum_error(*spectra, "per_sample").item()
+        return scores
+
+
+def window_mse(prediction, target, mask=None):
+    """Mean squared error of every window over steps, components and valid points: ``(n,)`` float64."""
+    error = (prediction - target).square().mean((1, 2), dtype=torch.float64)
+    if mask is None:
+        return error.mean((1, 2))
+    return torch.where(mask[:, 0], error, 0).sum((1, 2)) / mask[:, 0].sum((1, 2))
 
 
 def mean_over_windows(rows):
@@ -115,7 +137,7 @@ def mean_over_windows(rows):
     rows = list(rows)
     weights = np.array([row["windows"] for row in rows])
     means = {}
-    for name in rows[0].keys() - {"windows"}:
+    for name in rows[0].keys() - {"windows", "window_mse"}:
         values = np.array([row[name] for row in rows])
         if name.startswith("ese"):
             means[name] = float(np.average(values, 0, weights))
@@ -125,10 +147,11 @@ def mean_over_windows(rows):
 
 
 def validation_rmse(model, windows, settings):
-    """RMSE over a roll-out as long as in training, of a :class:`utils.Training`."""
+    """RMSE over a roll-out as long as in training, or as the settings (:class:`utils.Training`) want it."""
     model.eval()
-    setting = (settings.input_length, settings.output_length, settings.batch_size, settings.num_workers)
-    return score(partial(forecast, model, amp=settings.amp), TestSet(windows), *setting, spectra=False)["rmse"]
+    steps = settings.valid_length or settings.output_length
+    setting = (settings.input_length, steps, settings.batch_size, settings.num_workers)
+    return score({"net": partial(forecast, model, amp=settings.amp)}, TestSet(windows), *setting)["net"]["rmse"]
 
 
 @torch.inference_mode()
@@ -139,7 +162,7 @@ def equivariance_of(forecast, tests, past, steps, batch_size):
     transforms of what the forecast reads are all shorter than that (of scale, all factors are below 1).
 
     Args:
-        forecast, tests, past, steps, batch_size: as of :func:`score`.
+        forecast: as those of :func:`score`, and so are the others.
     """
     symmetry, elements = tests.symmetry, tests.elements
     if symmetry is None:

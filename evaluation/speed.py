@@ -10,6 +10,7 @@ naive     (UM, Mag) the layers as the paper writes them: unfold the input into p
           transform back.
 expanded  (Rot, Scale) the plain convolutions that the layers expand to, their kernels given: what no implementation of
           this net can undercut. What deriving the kernels costs is the column "kernels", once per optimiser step.
+relaxed   not the same function, but the net that may leave its symmetry by gains.
 
 Peak memory is that of a training step, in a fresh process on a CPU. Operations are counted by torch: those of
 convolutions and matrix products, a multiplication and an addition being two. "of peak" is what share of the speed of
@@ -47,6 +48,7 @@ from models.rotation import SteerableConv2d
 from models.scale import NEGATIVE_SLOPE, ScaleConv2d
 from models.uniform_motion import UniformMotionConv2d, UniformMotionUpsampling
 from utils import (
+    TEST_STEPS,
     InputError,
     choose_device,
     derive_kernels,
@@ -59,7 +61,7 @@ from utils import (
 )
 
 SIZE, FRAMES = 64, 24  # side of the fields, input frames
-STEPS, TEST_STEPS = 3, 10  # roll-out steps of a training step and of a test
+STEPS = 3  # roll-out steps of a training step
 WINDOWS = (1_000, 1_000_000)  # of the files that are read
 # What is large enough to reach the speed of a device: the side of a matrix, samples and channels of a convolution.
 PEAK = {"cpu": (2048, 4, 256), "cuda": (8192, 64, 256)}
@@ -125,7 +127,7 @@ class PlainConvolutions(nn.Module):
     def __init__(self, layer):
         super().__init__()
         self.activation, self.levels, self.convs = layer.activation, [], nn.ModuleList()
-        for kernel, geometry in zip(layer.weight, layer.resampled.geometry, strict=True):
+        for kernel, geometry in zip(layer.weight, layer.geometry, strict=True):
             channels = kernel.shape[1] // len(geometry.neighbours)
             self.levels.append(slice(geometry.first * channels, (geometry.first + len(geometry.neighbours)) * channels))
             conv = nn.Conv2d(
@@ -163,8 +165,12 @@ def expanded(model):
     return model
 
 
-VARIANTS = {"": lambda model: model, "naive": naive, "expanded": expanded}
-OTHERWISE = {"UM": "naive", "Mag": "naive", "Rot": "expanded", "Scale": "expanded"}
+def unchanged(model):
+    return model
+
+
+VARIANTS = {"": unchanged, "naive": naive, "expanded": expanded, "relaxed": unchanged}
+OTHERWISE = {"None": [], "UM": ["naive"], "Mag": ["naive"], "Rot": ["expanded"], "Scale": ["expanded"]}
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,9 @@ class Setting:
 
     def build(self, architecture, symmetry, variant):
         torch.manual_seed(0)
-        model = VARIANTS[variant](build_model(architecture, symmetry, FRAMES, width=self.width)).to(self.device)
+        relaxed = "gains" if variant == "relaxed" else ""
+        model = build_model(architecture, symmetry, FRAMES, width=self.width, relaxed=relaxed)
+        model = VARIANTS[variant](model).to(self.device)
         if self.channels_last:
             for parameter in model.parameters():
                 if parameter.dim() == 4:
@@ -469,7 +477,7 @@ def main(argv=None):
     add("--batch", type=int, nargs="+", default=[2])
     add("--width", type=float, default=1.0)
     add("--repeats", type=int, default=3)
-    add("--alone", action="store_true", help="without the naive and expanded nets beside ours")
+    add("--alone", action="store_true", help="without the naive, expanded and relaxed nets beside ours")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets")
     add("--channels_last", action="store_true", help="channels are the innermost axis of the weights and features")
@@ -510,7 +518,11 @@ def main(argv=None):
         loader = {count: loader_seconds(setting, count) for count in WINDOWS}
         for architecture in architectures:
             ours = [(architecture, symmetry, "") for symmetry in dict.fromkeys(["None", *symmetries])]
-            others = [(architecture, name, OTHERWISE[name]) for name in symmetries if name != "None" and not args.alone]
+            others = [
+                (architecture, name, other)
+                for name in symmetries
+                for other in ([] if args.alone else [*OTHERWISE[name], "relaxed"])
+            ]
             rows = measure([*ours, *others], setting, args.repeats)
             show(rows, batch, peaks["convolution"])
             show_loader(loader, batch, rows)

@@ -1,10 +1,11 @@
 """Figures of what runs leave behind in JSON, over all seeds: they need neither weights nor data."""
 
+import numpy as np
 from matplotlib import rc_context
+from matplotlib.ticker import FixedLocator
 
-from evaluation.runs import group_runs, load_runs, scale_and_plain
-from evaluation.style import COLOURS, LINES, STYLE, new_figure, plain_log, save
-from models import ARCHITECTURES
+from evaluation.runs import at, group_runs, load_runs, scale_and_plain
+from evaluation.style import STYLE, curves, legend_below, new_figure, plain_log, save
 
 
 def draw(folders, path):
@@ -16,13 +17,14 @@ def draw(folders, path):
             of_data = [group for group in groups if group.title == title]
             for kind, figure in (("factors", draw_factors(of_data)), ("samples", draw_samples(of_data))):
                 if figure is not None:
-                    files += save(figure, path / f"{title.split()[0]}_{kind}")
+                    files += save(figure, path / f"{title.split()[0]}_{kind}", pdf=True)
     return files
 
 
 def draw_factors(groups):
-    """The paper's Figure 3 left: RMSE and ESE against the upscaling factor, of the scale nets and of plain nets.
+    """After the paper's Figure 3 left: skill and ESE against the upscaling factor, of scale nets and of plain nets.
 
+    Skill is 1 - RMSE / RMSE(persistence): upscaled flows are slower, so that any forecast's RMSE falls with the factor.
     Where several plain nets were trained, that of the scale net's sweep (width, epochs, samples) is drawn; without a
     scale net, all nets are. None where no net was tested by factor.
     """
@@ -30,44 +32,39 @@ def draw_factors(groups):
     if not tested:
         return None
     figure = new_figure(2.4)
-    panels = figure.subplots(1, 2)
-    for axes, measure in zip(panels, ("rmse", "ese"), strict=True):
-        for group in tested:
-            draw_band(axes, group, *by_factor(group, "scores", measure))
-        axes.set(xlabel="upscaling factor", ylabel={"rmse": "RMSE / standard deviation", "ese": "ESE"}[measure])
-    factors, still = by_factor(tested[0], "persistence", "rmse")
-    panels[0].plot(factors, [values[0] for values in still], ":", color="black", label="persistence")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    left, right = figure.subplots(1, 2)
+    for group, look in zip(tested, looks(tested), strict=True):
+        factors = sorted(at(group.runs[0], ("scores", "Scale", "by_factor")), key=float)
+        numbers = [float(factor) for factor in factors]
+        draw_band(left, look, numbers, [group.skills("Scale", "by_factor", factor) for factor in factors])
+        errors = [group.values("scores", "Scale", "by_factor", factor, "ese") for factor in factors]
+        draw_band(right, look, numbers, errors)
+    left.axhline(0, linestyle=":", color="black", linewidth=0.8, label="best forecast without a net")
+    left.set_yscale("symlog", linthresh=1, linscale=2)  # nets that are much worse than that fit in, too
+    left.yaxis.set_major_locator(FixedLocator([-100, -30, -10, -3, -1, -0.5, 0, 0.5, 1]))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.set(xlabel="upscaling factor", ylabel="1 - RMSE / RMSE without a net")
+    right.set(xlabel="upscaling factor", ylabel="ESE")
+    legend_below(figure)
     return figure
-
-
-def by_factor(group, what, measure):
-    """Factors in ascending order and, for each, the values of a measure over the seeds."""
-    factors = sorted(group.runs[0][what]["Scale"]["by_factor"], key=float)
-    values = [group.values(what, "Scale", "by_factor", factor, measure) for factor in factors]
-    return [float(factor) for factor in factors], values
 
 
 def draw_samples(groups):
     """Test RMSE against the number of training windows; None where no net was trained on several numbers of them."""
+    lines = {}
+    for group in groups:
+        if group.values("train_windows"):
+            lines.setdefault(but_fraction(group), []).append(group)
+    lines = [sorted(line, key=windows) for line in lines.values() if len(line) > 1]
+    if not lines:
+        return None
     figure = new_figure(2.4, width=4.5)
     axes = figure.subplots()
-    drawn = 0
-    for architecture in ARCHITECTURES:
-        of_architecture = [group for group in groups if group["architecture"] == architecture]
-        for key in dict.fromkeys(map(but_fraction, of_architecture)):
-            same = [group for group in of_architecture if but_fraction(group) == key]
-            same = sorted((group for group in same if group.values("train_windows")), key=windows)
-            if len(same) > 1:
-                draw_band(
-                    axes, same[-1], [windows(g) for g in same], [g.values("scores", "test", "rmse") for g in same]
-                )
-                drawn += 1
-    if not drawn:
-        return None
+    for line, look in zip(lines, looks([line[-1] for line in lines]), strict=True):
+        draw_band(axes, look, list(map(windows, line)), [group.values("scores", "test", "rmse") for group in line])
     plain_log(axes.xaxis)
     axes.set(xlabel="training windows", ylabel="RMSE / standard deviation")
-    figure.legend(loc="outside right upper")
+    legend_below(figure)
     return figure
 
 
@@ -77,14 +74,17 @@ def windows(group):
 
 def but_fraction(group):
     """What the nets of one curve share: all that a sweep shares except the fraction of the training windows."""
-    names = ("symmetry", "width", "num_epoch", "amp", "variant", *group.options)
+    names = ("architecture", "symmetry", "width", "num_epoch", "amp", "variant", "relaxed", "deviation", *group.options)
     return group.data, tuple(group["frame"]), *(group[name] for name in names)
 
 
-def draw_band(axes, group, x, values):
-    """The mean over the seeds, in the colour of the symmetry and the line of the architecture; min to max as a band."""
-    name = "plain" if group["symmetry"] == "None" else group["symmetry"]
-    colour = COLOURS[group["symmetry"]]
-    means = [sum(v) / len(v) for v in values]
-    axes.plot(x, means, LINES[group["architecture"]], marker=".", color=colour, label=f"{name} {group['architecture']}")
-    axes.fill_between(x, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, linewidth=0)
+def looks(groups):
+    """How to draw the groups' curves, see :func:`~evaluation.style.curves`; a group is of many seeds."""
+    return curves([{**group.runs[0], "seed": None} for group in groups])
+
+
+def draw_band(axes, look, x, values):
+    """The mean over the seeds, and min to max as a band."""
+    axes.plot(x, list(map(np.mean, values)), marker=".", **look)
+    band = {"color": look["color"], "alpha": 0.2 * look["alpha"], "linewidth": 0}
+    axes.fill_between(x, list(map(min, values)), list(map(max, values)), **band)

@@ -61,6 +61,14 @@ class Windows:
     def __len__(self):
         return len(self.start)
 
+    def blocks(self):
+        """A number per window ``(n,)``, shared by windows of one tile that begin in one stretch of a window's length.
+
+        Windows of different blocks share no more than a window's frames; of one block they are nearly the same.
+        """
+        length = self.history + self.horizon
+        return self.tile * (self.frames.shape[1] // length + 1) + self.start // length
+
     def keep_last(self, fraction):
         """Drop all but the last ``fraction`` of the windows in time; at least one stays."""
         count = max(1, round(fraction * len(self)))

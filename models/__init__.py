@@ -48,6 +48,7 @@ def build_model(
     width=1.0,
     fields=("vector",),
     frame=(),
+    relaxed="",
     **options,
 ):
     """Build a forecaster.
@@ -60,6 +61,8 @@ def build_model(
         width: factor on every hidden width; 1 is the paper's.
         fields: what the data hold, "vector" and "scalar" in the order of their components.
         frame: names from ``FRAMES``: symmetries made exact by a frame of reference around the net.
+        relaxed: "gains" or "free": layers may learn to leave the symmetry, by a few numbers each or by kernels of their
+            own; at the start they are exact. "": they may not.
         options: of the symmetry's group and layers; their names are its ``options``.
 
     Returns:
@@ -79,8 +82,10 @@ def build_model(
     unknown = options.keys() - group.options().keys()
     if unknown:
         raise ValueError(f"symmetry {group.name} has no option {', '.join(sorted(unknown))}")
-    layers = dataclasses.replace(group, fields=tuple(fields), **options)
-    wanted = {match(name, FRAMES, "frame") for name in frame} | set(layers.own_frames)
+    layers = dataclasses.replace(group, fields=tuple(fields), relaxed=relaxed, **options)
+    wanted = {match(name, FRAMES, "frame") for name in frame}
+    # Of a relaxed net its own frame would keep the symmetry, whatever the layers did.
+    wanted |= {name for name in layers.own_frames if not (relaxed and name == layers.name)}
     frames = [SYMMETRIES[name].on(fields) for name in FRAMES if name in wanted]
     return net(layers, input_length, kernel_size, width, frames)
 

@@ -1,4 +1,4 @@
-"""What all symmetries share: the action's interface, the skeletons, frames of reference; each written once.
+"""What all symmetries share: the action's interface, the skeletons, frames, relaxation; each written once.
 
 Layer counts and widths: Wang, Walters and Yu, ICLR 2021, appendix, and the code released with it; ConvNet: Wang,
 Walters and Yu, ICML 2022.
@@ -20,20 +20,46 @@ def option(default, words):
     return dataclasses.field(default=default, metadata={"words": words})
 
 
+DEVIATIONS = ("gains", "free")
+
+
+def deviation(relaxed, *shape):
+    """A parameter by which a layer may leave its symmetry; 0 at the start, so that it *is* the strict layer. Or None.
+
+    Training lets it decay, see ``utils.train``; ``evaluation.relaxation`` reads how large it has become.
+    """
+    return nn.Parameter(torch.zeros(shape)) if relaxed else None
+
+
+def deviations(model):
+    """``{name: parameter}`` of all deviations of a net; empty if it is strict."""
+    return {name: number for name, number in model.named_parameters() if ".deviation" in name}
+
+
+def gained(y, gain):
+    """``y (n, channels, ...)`` times 1 + ``gain``, whose axes are those of ``y`` after the first; no gain: ``y``."""
+    if gain is None:
+        return y
+    return y * (1 + gain).reshape(gain.shape + (1,) * (y.dim() - 1 - gain.dim()))
+
+
 @dataclass(frozen=True)
 class Symmetry(ABC):
     """What one file of ``models/`` provides: a group's action on flows, and the layers that commute with it.
 
     Args:
         fields: what the data hold, see ``models.fields``.
+        relaxed: how layers may leave the symmetry: "" not at all, "gains" by a few numbers each, "free" by a kernel of
+            their own beside the exact one.
 
     Widths count numbers at a point, of which a channel has ``channel_size``.
     """
 
     fields: tuple[str, ...] = ("vector",)
+    relaxed: str = ""
 
     name: ClassVar[str]
-    own_frames: ClassVar[tuple[str, ...]] = ()  # frames of reference that its nets always have
+    own_frames: ClassVar[tuple[str, ...]] = ()  # frames of reference that its strict nets always have
     resnet_stem: ClassVar[int | None] = None  # width of a convolution before the blocks, None for none
     resnet_widths: ClassVar[tuple[int, ...]] = (64, 64, 128, 128, 256, 256, 512, 512)
     unet_widths: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
@@ -43,6 +69,8 @@ class Symmetry(ABC):
 
     def __post_init__(self):
         object.__setattr__(self, "fields", check(self.fields))
+        if self.relaxed not in ("", *DEVIATIONS):
+            raise ValueError(f"unknown deviation {self.relaxed!r}; choose from {', '.join(DEVIATIONS)}")
 
     @classmethod
     def options(cls):

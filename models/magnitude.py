@@ -10,6 +10,9 @@ which is one convolution grouped by input component and one map of ratios: no pa
 Exact for the full net, weak flows included: f(lambda x) = lambda f(x). Every field of the data may have a lambda of its
 own: a velocity and a temperature.
 
+Relaxed by gains: a bias counts for the range plus eps, in units of the prepared data. Free: an ordinary
+convolution is added under the ReLU.
+
 The ratio needs a guard where a component does not vary (land, still water). The release adds 1e-6 to every range,
 which breaks the symmetry for weak flows; what :func:`ranges_and_ratios` adds scales with the flow.
 """
@@ -21,7 +24,15 @@ from torch import nn
 from torch.nn.functional import conv2d, max_pool2d, pad
 from torch.nn.utils import parametrize
 
-from models.backbone import RepeatedPixelKernel, ResidualBlock, Symmetry, odd_kernel, repeat_pixels, shuffle_pixels
+from models.backbone import (
+    RepeatedPixelKernel,
+    ResidualBlock,
+    Symmetry,
+    deviation,
+    odd_kernel,
+    repeat_pixels,
+    shuffle_pixels,
+)
 from models.fields import Features, components, of_component, parts
 
 EPSILON = 3e-5  # share of a patch's largest value that is added to its ranges
@@ -62,7 +73,7 @@ def ranges(extremes, fields):
     return high + low + EPSILON * torch.cat(guards, 1)
 
 
-def mix(y, extremes, bias, activation, fields):
+def mix(y, extremes, bias, activation, fields, eps=None, free=None):
     """Join what was read from each component, with ratios of ranges and biases.
 
     Args:
@@ -71,6 +82,8 @@ def mix(y, extremes, bias, activation, fields):
         bias: ``(D out,)``, by components.
         activation: apply ReLU.
         fields: of the D components.
+        eps: added to the ranges that biases count for.
+        free: what is added under the ReLU, ``(n, D out, H, W)`` by channels.
 
     Returns:
         ``(n, out, D, H, W)``.
@@ -84,10 +97,26 @@ def mix(y, extremes, bias, activation, fields):
         for other in (o for o in range(size) if o != w):
             out = torch.addcmul(out, y[:, other, w], (r[:, w] / divisor[:, other]).unsqueeze(1))
         written.append(out)
-    out = torch.addcmul(torch.stack(written, 1), bias.view(-1, size).t()[:, :, None, None], r.unsqueeze(2))
+    span = r if eps is None else r + eps
+    out = torch.addcmul(torch.stack(written, 1), bias.view(-1, size).t()[:, :, None, None], span.unsqueeze(2))
+    if free is not None:
+        out = out + free.unflatten(1, (-1, size)).transpose(1, 2)
     if activation:
         out = out.relu_()
     return out.transpose(1, 2)  # a view: memory stays component-major, as the next layer reads it
+
+
+class FreeConv2d(nn.Module):
+    """An ordinary convolution of the size of ``conv``, whose kernel and bias are deviations."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.stride = conv.stride
+        self.deviation = deviation("free", *conv.weight.shape)
+        self.deviation_bias = deviation("free", *conv.bias.shape)
+
+    def forward(self, x):
+        return conv2d(x, self.deviation, self.deviation_bias, self.stride)
 
 
 class MagnitudeConv2d(nn.Module):
@@ -99,13 +128,18 @@ class MagnitudeConv2d(nn.Module):
         fields: of the D components.
         stride: 2 halves the grid.
         activation: apply ReLU.
+        relaxed: "", "gains" or "free".
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, fields=("vector",), stride=1, activation=True):
+    def __init__(
+        self, in_channels, out_channels, kernel_size, fields=("vector",), stride=1, activation=True, relaxed=""
+    ):
         super().__init__()
         self.padding, self.fields, self.activation = odd_kernel(kernel_size), fields, activation
         self.size = components(fields)
         self.conv = nn.Conv2d(self.size * in_channels, self.size * out_channels, kernel_size, stride)
+        self.deviation = deviation(relaxed == "gains")
+        self.free = FreeConv2d(self.conv) if relaxed == "free" else None
         parametrize.register_parametrization(self.conv, "weight", ByComponent(self.size), unsafe=True)
 
     def forward(self, x):
@@ -114,7 +148,8 @@ class MagnitudeConv2d(nn.Module):
         extremes = max_pool2d(extremes_of_channels(x), conv.kernel_size, conv.stride, self.padding)
         by_component = pad(x.transpose(1, 2).flatten(1, 2), (self.padding,) * 4, mode="replicate")
         y = conv2d(by_component, conv.weight, stride=conv.stride, groups=self.size)
-        return mix(y, extremes, conv.bias, self.activation, self.fields)
+        free = self.free and self.free(pad(x.flatten(1, 2), (self.padding,) * 4, mode="replicate"))
+        return mix(y, extremes, conv.bias, self.activation, self.fields, self.deviation, free)
 
 
 class MagnitudeUpsampling(nn.Module):
@@ -123,10 +158,12 @@ class MagnitudeUpsampling(nn.Module):
     Computed at the low resolution, see :class:`~models.backbone.RepeatedPixelKernel`.
     """
 
-    def __init__(self, in_channels, out_channels, fields=("vector",)):
+    def __init__(self, in_channels, out_channels, fields=("vector",), relaxed=""):
         super().__init__()
         self.fields, self.size = fields, components(fields)
         self.conv = nn.Conv2d(self.size * in_channels, self.size * out_channels, 4)
+        self.deviation = deviation(relaxed == "gains")
+        self.free = FreeConv2d(self.conv) if relaxed == "free" else None
         parametrize.register_parametrization(self.conv, "weight", ByComponent(self.size), unsafe=True)
         parametrize.register_parametrization(self.conv, "weight", RepeatedPixelKernel(), unsafe=True)
 
@@ -134,7 +171,8 @@ class MagnitudeUpsampling(nn.Module):
         extremes = max_pool2d(repeat_pixels(extremes_of_channels(x)), 4, stride=1)
         by_component = pad(x.transpose(1, 2).flatten(1, 2), (1, 1, 1, 1), mode="replicate")
         y = shuffle_pixels(conv2d(by_component, self.conv.weight, groups=self.size))
-        return mix(y, extremes, self.conv.bias, True, self.fields)
+        free = self.free and self.free(repeat_pixels(x.flatten(1, 2)))
+        return mix(y, extremes, self.conv.bias, True, self.fields, self.deviation, free)
 
 
 @dataclass(frozen=True)
@@ -173,7 +211,8 @@ class Magnitude(Symmetry):
         return nn.Identity(), Features("hidden", input_length)
 
     def convolution(self, reads, writes, kernel_size, stride=1, activation=True):
-        return MagnitudeConv2d(reads.channels, writes.channels, kernel_size, self.fields, stride, activation)
+        sizes = reads.channels, writes.channels, kernel_size
+        return MagnitudeConv2d(*sizes, self.fields, stride, activation, self.relaxed)
 
     def residual_block(self, reads, writes, kernel_size):
         first = self.convolution(reads, writes, kernel_size)
@@ -184,7 +223,7 @@ class Magnitude(Symmetry):
         )
 
     def upsampling(self, reads, writes):
-        return MagnitudeUpsampling(reads.channels, writes.channels, self.fields)
+        return MagnitudeUpsampling(reads.channels, writes.channels, self.fields, self.relaxed)
 
     def output(self, reads, kernel_size):
         conv = self.convolution(reads, Features("hidden", 1), kernel_size, activation=False)

@@ -14,6 +14,8 @@ permutations of the grid, and the full nets commute with them, border included, 
 this the U-Net halves the grid by a convolution and a 2 x 2 mean and doubles it by repeating pixels: a convolution of
 stride 2 on an even grid is not symmetric. What is approximate: the other angles of the group, because the grid does not
 turn with them. Angles that are not in the group are merely interpolated by it.
+
+Relaxed by gains: every channel has a gain per group element (or component). Free: a kernel of its own is added.
 """
 
 import math
@@ -26,7 +28,7 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d
 from torch.nn.utils import parametrize
 
-from models.backbone import ResidualBlock, Symmetry, odd_kernel, option
+from models.backbone import ResidualBlock, Symmetry, deviation, gained, odd_kernel, option
 from models.fields import Features, parts
 
 
@@ -56,7 +58,7 @@ def harmonics(kernel_size):
     return np.array(orders), np.array(kernels)
 
 
-class Group:
+class PointGroup:
     """C_N, or D_N with reflections; element N s + h turns by 2 pi h / N after s reflections of the y axis.
 
     Attributes:
@@ -122,7 +124,7 @@ def kernels_with_regular(rotation_order, reflections, kernel_size, reads, writes
     The sum over the group of rho_out(g) E phi(A_g^-1 x) rho_in(g)^-1 is a solution for every matrix E and function phi,
     and these span the space; the matrices that touch the first element of a regular field give every solution once.
     """
-    group = Group(rotation_order, reflections)
+    group = PointGroup(rotation_order, reflections)
     rho_in, rho_out = getattr(group, reads), getattr(group, writes)
     b = slice(1 if reads == "regular" else None)  # the columns, and
     a = slice(1 if reads != "regular" else None)  # the rows that E may touch
@@ -149,7 +151,7 @@ def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resamp
         float32 tensor ``(basis, writes, reads, side, side)``, scaled so that random coefficients of variance 1 give
         kernels of variance 1: learning rates and initial weights of ordinary convolutions carry over.
     """
-    group = Group(rotation_order, reflections)
+    group = PointGroup(rotation_order, reflections)
     sizes = [[getattr(group, kind).shape[1] for kind in kinds] for kinds in (writes, reads)]
     starts = [np.cumsum([0, *side]) for side in sizes]
     blocks = []
@@ -175,16 +177,20 @@ def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resamp
 class Expansion(nn.Module):
     """Parametrisation: coefficients ``(out, in, basis)`` to a kernel ``(out * writes, in * reads, side, side)``.
 
-    The kernel of a transposed convolution has its first two axes exchanged.
+    The kernel of a transposed convolution has its first two axes exchanged. ``free``: how many fields (out, in) a
+    kernel of its own has, which is added.
     """
 
-    def __init__(self, basis, transposed):
+    def __init__(self, basis, transposed, free=()):
         super().__init__()
         self.register_buffer("basis", basis, persistent=False)
         self.axes = (1, 3, 0, 2, 4, 5) if transposed else (0, 2, 1, 3, 4, 5)
+        self.deviation = deviation(free, *free, *basis.shape[1:])
 
     def forward(self, weight):
         kernel = (weight @ self.basis.flatten(1)).unflatten(2, self.basis.shape[1:])  # (out, in, writes, reads, k, k)
+        if self.deviation is not None:
+            kernel = kernel + self.deviation
         return kernel.permute(self.axes).flatten(2, 3).flatten(0, 1)
 
 
@@ -207,7 +213,9 @@ class SteerableConv2d(nn.Module):
         self.size = basis.shape[1]
         bound = 1 / math.sqrt(reads.channels * basis.shape[2] * kernel_size**2)  # as nn.Conv2d
         self.weight = nn.Parameter(torch.empty(writes.channels, reads.channels, len(basis)).uniform_(-bound, bound))
-        parametrize.register_parametrization(self, "weight", Expansion(basis, resampling == "up"), unsafe=True)
+        free = (writes.channels, reads.channels) if rotation.relaxed == "free" else ()
+        parametrize.register_parametrization(self, "weight", Expansion(basis, resampling == "up", free), unsafe=True)
+        self.deviation = deviation(rotation.relaxed == "gains", writes.channels, self.size)
         self.bias = nn.Parameter(torch.empty(writes.channels).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x):
@@ -217,7 +225,7 @@ class SteerableConv2d(nn.Module):
         else:
             stride = 2 if self.resampling == "down" else 1
             y = conv2d(x.flatten(1, 2), self.weight, bias, stride, self.padding)
-        return y.unflatten(1, (-1, self.size))
+        return gained(y.unflatten(1, (-1, self.size)), self.deviation)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ Not kept: the scale axis ends, so what a shift carries beyond the last level is 
 level saw. Padding replicates the border, which does not scale. A forecast is the last frame plus one rate: a change
 over one frame interval is that to first order only.
 
+Relaxed by gains: every layer has a gain per level. Free: every level has a kernel of its own beside the base kernel.
+
 Worrall and Welling, Deep scale-spaces (2019); Sosnovik et al., scale-equivariant steerable networks (2020) and DISCO
 (2021). Widths: the paper's.
 """
@@ -39,7 +41,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu_, pad
 from torch.nn.utils import parametrize
 
-from models.backbone import ResidualBlock, Symmetry, odd_kernel, option
+from models.backbone import ResidualBlock, Symmetry, deviation, gained, odd_kernel, option
 from models.fields import Features, of_component
 
 FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)  # of the test set; the paper's Figure 3 wants errors per factor
@@ -104,15 +106,16 @@ class Resampled(nn.Module):
 
     The kernel of a level is ``(out, levels it sees * in, taps, taps)``, linear in the weights: those of a neighbour
     beyond the end of the scale axis, which is its last level once more, are added to that level's, and a small matrix
-    resamples the taps.
+    resamples the taps. ``free``: the shape of a base kernel that every level has of its own beside the common one.
 
     Attributes:
         geometry: one :class:`Geometry` per level.
     """
 
-    def __init__(self, kernel_size, sigmas, neighbours):
+    def __init__(self, kernel_size, sigmas, neighbours, free=()):
         super().__init__()
         self.geometry = []
+        self.deviation = deviation(free, len(sigmas), *free)
         for level, sigma in enumerate(sigmas):
             axis, dilation = dilated_taps(kernel_size, sigma)
             seen = [min(max(level + i - neighbours // 2, 0), len(sigmas) - 1) for i in range(neighbours)]
@@ -122,8 +125,10 @@ class Resampled(nn.Module):
             self.geometry.append(Geometry(seen[0], counts, axis.shape[1], dilation))
 
     def forward(self, weight):
-        kernels, base = [], weight.flatten(3)  # (out, neighbours, in, k * k)
+        kernels = []
         for level, geometry in enumerate(self.geometry):
+            base = weight if self.deviation is None else weight + self.deviation[level]
+            base = base.flatten(3)  # (out, neighbours, in, k * k)
             kernel, plane = base, getattr(self, f"plane{level}")
             if max(geometry.neighbours) > 1:
                 parts = base.split(geometry.neighbours, 1)
@@ -150,26 +155,31 @@ class ScaleConv2d(nn.Module):
         neighbours: odd number of levels that a level sees.
         activation: apply LeakyReLU.
         gain: of the initial weights, on top of He's.
+        relaxed: "", "gains" or "free".
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, sigmas, neighbours, activation=True, gain=1.0):
+    def __init__(
+        self, in_channels, out_channels, kernel_size, sigmas, neighbours, activation=True, gain=1.0, relaxed=""
+    ):
         super().__init__()
         self.in_channels, self.out_channels, self.activation = in_channels, out_channels, activation
         # Taps far apart see the flow with equal strength on every level: He's variance holds for all of them.
         weight = torch.empty(out_channels, neighbours, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(nn.init.kaiming_normal_(weight) * gain)
-        self.resampled = Resampled(kernel_size, sigmas, neighbours)
-        parametrize.register_parametrization(self, "weight", self.resampled, unsafe=True)
+        resampled = Resampled(kernel_size, sigmas, neighbours, weight.shape if relaxed == "free" else ())
+        self.geometry = resampled.geometry
+        self.deviation = deviation(relaxed == "gains", 1, len(sigmas))
+        parametrize.register_parametrization(self, "weight", resampled, unsafe=True)
 
     def forward(self, x):
         levels = x.transpose(1, 2).flatten(1, 2)  # (n, scales * channels, H, W)
-        radii = {geometry.radius for geometry in self.resampled.geometry}
+        radii = {geometry.radius for geometry in self.geometry}
         padded = {radius: pad(levels, (radius,) * 4, mode="replicate") for radius in radii}
         outputs = []
-        for kernel, geometry in zip(self.weight, self.resampled.geometry, strict=True):
+        for kernel, geometry in zip(self.weight, self.geometry, strict=True):
             seen = padded[geometry.radius].narrow(1, geometry.first * self.in_channels, kernel.shape[1])
             outputs.append(conv2d(seen, kernel, dilation=geometry.dilation))
-        y = torch.stack(outputs, 1).transpose(1, 2)
+        y = gained(torch.stack(outputs, 1).transpose(1, 2), self.deviation)
         return leaky_relu_(y, NEGATIVE_SLOPE) if self.activation else y
 
 
@@ -179,9 +189,9 @@ class ScaleDownsampling(nn.Module):
     A strided convolution would sample at the corner of the coarse cells, half a cell off whatever the scale.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, sigmas, neighbours):
+    def __init__(self, *sizes, **options):
         super().__init__()
-        self.conv = ScaleConv2d(in_channels, out_channels, kernel_size, sigmas, neighbours)
+        self.conv = ScaleConv2d(*sizes, **options)
 
     def forward(self, x):
         levels = x.transpose(1, 2)
@@ -192,9 +202,9 @@ class ScaleDownsampling(nn.Module):
 class ScaleUpsampling(nn.Module):
     """Doubles the grid: a scale convolution at the low resolution, linear interpolation, LeakyReLU."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, sigmas, neighbours):
+    def __init__(self, *sizes, **options):
         super().__init__()
-        self.conv = ScaleConv2d(in_channels, out_channels, kernel_size, sigmas, neighbours, activation=False)
+        self.conv = ScaleConv2d(*sizes, activation=False, **options)
 
     def forward(self, x):
         levels = self.conv(x).transpose(1, 2)
@@ -372,7 +382,8 @@ class Scale(Symmetry):
 
     def convolution(self, reads, writes, kernel_size, stride=1, **options):
         layer = ScaleConv2d if stride == 1 else ScaleDownsampling
-        return layer(reads.channels, writes.channels, kernel_size, self.sigmas, self.scale_interaction, **options)
+        sizes = reads.channels, writes.channels, kernel_size, self.sigmas, self.scale_interaction
+        return layer(*sizes, relaxed=self.relaxed, **options)
 
     def residual_block(self, reads, writes, kernel_size):
         # Without normalisation eight blocks would double the variance eight times.
@@ -384,7 +395,8 @@ class Scale(Symmetry):
         )
 
     def upsampling(self, reads, writes):
-        return ScaleUpsampling(reads.channels, writes.channels, 3, self.sigmas, self.scale_interaction)
+        sizes = reads.channels, writes.channels, 3, self.sigmas, self.scale_interaction
+        return ScaleUpsampling(*sizes, relaxed=self.relaxed)
 
     def output(self, reads, kernel_size):
         data = Features("data", self.components)

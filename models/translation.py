@@ -3,15 +3,54 @@
 Every convolution commutes with translations, so these are ordinary nets. They are the control: under every other
 symmetry they must fail. Zero padding breaks translation within a receptive field of the border, and the U-Net
 commutes with shifts by multiples of 16 cells only.
+
+Relaxed: the output of a convolution is multiplied by 1 + a map of a few cosine modes over the grid, of any size.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from models.backbone import ResidualBlock, Symmetry, odd_kernel
+from models.backbone import ResidualBlock, Symmetry, deviation, odd_kernel
 from models.fields import Features
+
+MODES = [(i, j) for i in range(4) for j in range(4) if 0 < i + j < 4]  # half waves along y and x
+
+
+def by_place(y, modes):
+    """``y (n, channels, H, W)`` times 1 + the sum of cosine modes; ``modes`` has a number for each of ``MODES``.
+
+    Divided by its wavenumber: so equal decay of all numbers is decay that grows as the square of the wavenumber.
+    """
+    if modes is None:
+        return y
+    down, across = ((torch.arange(n, device=y.device, dtype=y.dtype) + 0.5) * math.pi / n for n in y.shape[-2:])
+    waves = [torch.outer(torch.cos(i * down), torch.cos(j * across)) / math.hypot(i, j) for i, j in MODES]
+    return y * (1 + torch.tensordot(modes, torch.stack(waves), 1))
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that may depend on the place."""
+
+    def __init__(self, *args, relaxed, **options):
+        super().__init__(*args, **options)
+        self.deviation = deviation(relaxed, len(MODES))
+
+    def forward(self, x):
+        return by_place(super().forward(x), self.deviation)
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution that may depend on the place."""
+
+    def __init__(self, *args, relaxed, **options):
+        super().__init__(*args, **options)
+        self.deviation = deviation(relaxed, len(MODES))
+
+    def forward(self, x):
+        return by_place(super().forward(x), self.deviation)
 
 
 @dataclass(frozen=True)
@@ -19,6 +58,11 @@ class Translation(Symmetry):
     """Shift by whole cells. Features are numbers ``(n, channels, H, W)``."""
 
     name = "None"  # the release's flag: no symmetry beyond translation
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.relaxed == "free":
+            raise ValueError("translation relaxes by gains alone: an own kernel for every place would be a dense layer")
 
     def sample(self, n, generator=None):
         """Shifts ``(n, 2)`` of up to 8 cells along x and y (the paper has no test set for translation)."""
@@ -34,13 +78,14 @@ class Translation(Symmetry):
 
     def convolution(self, reads, writes, kernel_size, stride=1):
         return nn.Sequential(
-            nn.Conv2d(reads.channels, writes.channels, kernel_size, stride, odd_kernel(kernel_size)),
+            Conv2d(reads.channels, writes.channels, kernel_size, stride, odd_kernel(kernel_size), relaxed=self.relaxed),
             nn.ReLU(inplace=True),
         )
 
     def residual_block(self, reads, writes, kernel_size):
         def convolution(channels, *norm):
-            conv = nn.Conv2d(channels, writes.channels, kernel_size, padding=odd_kernel(kernel_size))
+            padding = odd_kernel(kernel_size)
+            conv = Conv2d(channels, writes.channels, kernel_size, padding=padding, relaxed=self.relaxed)
             return nn.Sequential(conv, *norm, nn.LeakyReLU(inplace=True))
 
         first = convolution(reads.channels, nn.BatchNorm2d(writes.channels))
@@ -49,9 +94,10 @@ class Translation(Symmetry):
 
     def upsampling(self, reads, writes):
         return nn.Sequential(
-            nn.ConvTranspose2d(reads.channels, writes.channels, 4, stride=2, padding=1),
+            ConvTranspose2d(reads.channels, writes.channels, 4, stride=2, padding=1, relaxed=self.relaxed),
             nn.ReLU(inplace=True),
         )
 
     def output(self, reads, kernel_size):
-        return nn.Conv2d(reads.channels, self.components, kernel_size, padding=odd_kernel(kernel_size))
+        padding = odd_kernel(kernel_size)
+        return Conv2d(reads.channels, self.components, kernel_size, padding=padding, relaxed=self.relaxed)

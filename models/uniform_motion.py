@@ -10,6 +10,9 @@ Exact on every grid, borders included (padding replicates), in the full net: f(x
 
 Scalars beside a velocity are passive: c does not change them, their kernels keep their sums and no mean is added back.
 Data of scalars alone are shifted themselves, w + c for a number c: the symmetry of the heat equation.
+
+Relaxed by gains: a layer keeps a share eps of its kernel's mean and adds back 1 - eps of the patch mean. Free: a kernel
+of its own is added to the zero-sum one.
 """
 
 from dataclasses import dataclass
@@ -19,7 +22,15 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, pad
 from torch.nn.utils import parametrize
 
-from models.backbone import RepeatedPixelKernel, ResidualBlock, Symmetry, odd_kernel, repeat_pixels, shuffle_pixels
+from models.backbone import (
+    RepeatedPixelKernel,
+    ResidualBlock,
+    Symmetry,
+    deviation,
+    odd_kernel,
+    repeat_pixels,
+    shuffle_pixels,
+)
 from models.fields import Features, of_component
 
 
@@ -30,13 +41,20 @@ class ZeroSum(nn.Module):
     frames.
     """
 
-    def __init__(self, moving):
+    def __init__(self, moving, relaxed="", shape=()):
         super().__init__()
-        self.moving = moving
+        self.moving, self.free = moving, relaxed == "free"
+        self.deviation = deviation(relaxed, *shape if self.free else ())
+
+    @property
+    def share(self):
+        """What share of the means is taken out."""
+        return 1 if self.deviation is None or self.free else 1 - self.deviation
 
     def forward(self, weight):
         tuples = weight.unflatten(1, (-1, len(self.moving)))  # (D out, in, D, k, k)
-        return (tuples - moved(tuples.mean((1, 3, 4), keepdim=True), self.moving, 2)).flatten(1, 2)
+        kernel = (tuples - self.share * moved(tuples.mean((1, 3, 4), keepdim=True), self.moving, 2)).flatten(1, 2)
+        return kernel + self.deviation if self.free else kernel
 
 
 def moved(values, moving, axis):
@@ -58,17 +76,31 @@ class UniformMotionConv2d(nn.Module):
         stride: 2 halves the grid.
         activation: apply ReLU to what is relative to the patch mean.
         restore: add the patch mean back; without it the layer is *invariant*.
+        relaxed: "", "gains" or "free".
     """
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, moving=(True, True), stride=1, activation=True, restore=True
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        moving=(True, True),
+        stride=1,
+        activation=True,
+        restore=True,
+        relaxed="",
     ):
         super().__init__()
         self.padding = (odd_kernel(kernel_size),) * 4
         self.moving, self.activation, self.restore = moving, activation, restore
         size = len(moving)
         self.conv = nn.Conv2d(size * in_channels, size * out_channels, kernel_size, stride)
-        parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving))
+        parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving, relaxed, self.conv.weight.shape))
+
+    @property
+    def share(self):
+        """What share of the means is taken out and added back."""
+        return self.conv.parametrizations.weight[0].share
 
     def forward(self, x):
         y = self.conv(pad(x.flatten(1, 2), self.padding, mode="replicate"))
@@ -76,7 +108,7 @@ class UniformMotionConv2d(nn.Module):
             y = y.relu_()
         y = y.unflatten(1, (-1, len(self.moving)))
         if self.restore:
-            mean = pad(moved(x.mean(1), self.moving, 1), self.padding, mode="replicate")
+            mean = pad(self.share * moved(x.mean(1), self.moving, 1), self.padding, mode="replicate")
             y = y + avg_pool2d(mean, self.conv.kernel_size, self.conv.stride).unsqueeze(1)
         return y
 
@@ -88,19 +120,23 @@ class UniformMotionUpsampling(nn.Module):
     :class:`~models.backbone.RepeatedPixelKernel`.
     """
 
-    def __init__(self, in_channels, out_channels, moving=(True, True)):
+    def __init__(self, in_channels, out_channels, moving=(True, True), relaxed=""):
         super().__init__()
         self.moving, size = moving, len(moving)
         self.conv = nn.Conv2d(size * in_channels, size * out_channels, 4)
-        parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving))
+        parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving, relaxed, self.conv.weight.shape))
         parametrize.register_parametrization(self.conv, "weight", RepeatedPixelKernel(), unsafe=True)
 
     def forward(self, x):
         y = conv2d(
             pad(x.flatten(1, 2), (1, 1, 1, 1), mode="replicate"), self.conv.weight, self.conv.bias.repeat_interleave(4)
         )
-        mean = avg_pool2d(repeat_pixels(moved(x.mean(1), self.moving, 1)), 4, stride=1)
-        return shuffle_pixels(y.relu_()).unflatten(1, (-1, len(self.moving))) + mean.unsqueeze(1)
+        return shuffle_pixels(y.relu_()).unflatten(1, (-1, len(self.moving))) + self.mean(x)
+
+    def mean(self, x):
+        """What every output point has seen on average, of the components that move: ``(n, 1, D, 2 H, 2 W)``."""
+        mean = self.conv.parametrizations.weight[0].share * moved(x.mean(1), self.moving, 1)
+        return avg_pool2d(repeat_pixels(mean), 4, stride=1).unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -142,6 +178,7 @@ class UniformMotion(Symmetry):
         return nn.Identity(), Features("hidden", input_length)
 
     def convolution(self, reads, writes, kernel_size, stride=1, **options):
+        options = {"relaxed": self.relaxed, **options}
         return UniformMotionConv2d(reads.channels, writes.channels, kernel_size, self.moving, stride, **options)
 
     def residual_block(self, reads, writes, kernel_size):
@@ -153,7 +190,7 @@ class UniformMotion(Symmetry):
         )
 
     def upsampling(self, reads, writes):
-        return UniformMotionUpsampling(reads.channels, writes.channels, self.moving)
+        return UniformMotionUpsampling(reads.channels, writes.channels, self.moving, self.relaxed)
 
     def output(self, reads, kernel_size):
         conv = self.convolution(reads, Features("hidden", 1), kernel_size, activation=False)

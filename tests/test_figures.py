@@ -12,14 +12,15 @@ from PIL import Image
 
 import run_model
 from evaluation import convection, figures, report, rmse, summary
+from evaluation.baselines import persistence
 from evaluation.convection import autocorrelation, rocking_period, roll_shares, spectrum_along_x, vorticity
 from evaluation.figures import SWEEPS, TEST_STEPS, main
 from evaluation.runs import Group
-from evaluation.score import persistence
 from evaluation.spectrum import power_law, velocity_spectrum
-from evaluation.style import STYLE, new_figure, save
+from evaluation.style import COLOURS, LINES, STYLE, curves, labels, new_figure, save
 from flows.store import identity
-from models import SYMMETRIES
+from models import ARCHITECTURES, SYMMETRIES, build_model
+from models.fields import components
 from simulation.rayleigh_benard import PRESETS, simulate
 from utils import InputError, exit_code
 
@@ -110,7 +111,7 @@ def test_inertial_range():
     dissipation = (26 - 1) / (settings.ra * settings.pr) ** 0.5  # in U^3 / H, exact
     viscosity = (settings.pr / settings.ra) ** 0.5
     assert low == 1
-    assert convection.inertial_range({"settings": PRESETS["tiny"], "nusselt": 8}) is None
+    assert convection.inertial_range({"settings": PRESETS["small"], "nusselt": 14.3}) is None  # 1 to 2 waves per height
     assert 2 * math.pi * high * (viscosity**3 / dissipation) ** 0.25 == pytest.approx(0.1)
 
 
@@ -159,7 +160,11 @@ def simulated(tmp_path_factory):
 
 def test_convection(tmp_path, simulated, capsys):
     np.save(tmp_path / "rolls.npy", rolls(25).astype(np.float32))
-    main(["convection", str(simulated), str(tmp_path / "rolls.npy"), "--figures", str(tmp_path / "figures")])
+    command = ["convection", str(simulated), str(tmp_path / "rolls.npy"), "--figures", str(tmp_path / "figures")]
+    main(command)
+    assert pictures(tmp_path / "figures") == ["rbc_tiny.png", "rbc_tiny_spectrum.png"]
+    capsys.readouterr()
+    main([*command, "--pdf", "--animate"])
     assert pictures(tmp_path / "figures") == [
         *("rbc_tiny.gif", "rbc_tiny.pdf", "rbc_tiny.png", "rbc_tiny_spectrum.pdf", "rbc_tiny_spectrum.png")
     ]
@@ -187,6 +192,13 @@ def test_convection_axes_are_labelled(simulated):
     assert bars == [r"$\Delta$", "$U$", "$U/H$"]
 
 
+def test_no_slope_is_fitted_without_an_inertial_range(simulated):
+    flow = convection.load_convection(simulated)
+    with rc_context(STYLE):
+        left, _ = convection.draw_spectrum(flow, convection.load_temperature(simulated, flow)).axes
+    assert left.get_title("left") == "kinetic energy, no inertial range"
+
+
 def test_convection_without_its_files(tmp_path, simulated, capsys):
     raw = tmp_path / "rbc.npy"
     command = ("convection", raw, "--figures", tmp_path / "figures")
@@ -209,7 +221,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     figure = new_figure(1)
     monkeypatch.setattr(figure, "savefig", disk_full)
     with pytest.raises(OSError, match="disk full"):
-        save(figure, tmp_path / "figure")
+        save(figure, tmp_path / "figure", pdf=True)
     assert pictures(tmp_path) == []
 
 
@@ -233,60 +245,164 @@ def results(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(results, data_dir):
-    loaded = [figures.load_run(folder, [data_dir], torch.device("cpu")) for folder in sorted(results.iterdir())]
-    assert [run.label for run in loaded] == ["plain", "UM"]
+    loaded = [figures.open_run(folder, [data_dir], torch.device("cpu")) for folder in sorted(results.iterdir())]
+    assert [run.symmetry for run in loaded] == ["None", "UM"]
     return loaded
 
 
 def test_runs(tmp_path, results, data_dir):
     command = ["runs", *map(str, results.iterdir()), "--data_dir", str(tmp_path), str(data_dir)]
     main([*command, "--figures", str(tmp_path / "figures"), "--device", "cpu"])
-    drawings = ["RBC_errors", "RBC_learning"]
-    drawings += [f"RBC_Unet_{kind}" for kind in ("UM", "original", "spectra", "transformed")]
-    files = [f"{name}.{ending}" for name in drawings for ending in ("pdf", "png")]
-    files += ["RBC_Unet_UM.gif", "RBC_Unet_original.gif"]
-    assert pictures(tmp_path / "figures") == sorted(files)
+    names = ["RBC_errors", "RBC_learning"]
+    names += [f"RBC_Unet_{kind}" for kind in ("UM", "original", "spectra", "transformed_UM")]
+    assert pictures(tmp_path / "figures") == [f"{name}.png" for name in sorted(names)]
+    main([*command, "--only", "original", "sweeps", "--pdf", "--animate", "--figures", str(tmp_path / "some")])
+    names, endings = ("RBC_Unet_UM", "RBC_Unet_original"), ("gif", "pdf", "png")
+    assert pictures(tmp_path / "some") == [f"{name}.{ending}" for name in names for ending in endings]
 
 
-def test_a_plain_net_alone_has_no_transformed_flow(runs):
-    assert figures.draw_transformed(runs[:1], 0) is None
+def test_own_data_and_runs_beyond_one_per_symmetry(tmp_path, results, data_dir, capsys):
+    """Data of any name are drawn; nets that the maps have no room for are named."""
+    shutil.copytree(data_dir / "rbc", tmp_path / "mine")
+    folders = [shutil.copytree(sorted(results.iterdir())[0], tmp_path / name) for name in ("first", "second")]
+    for seed, folder in enumerate(folders):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "dataset": "mine", "seed": seed}))
+    command = ["runs", *map(str, folders), "--data_dir", str(tmp_path), "--device", "cpu", "--only", "learning"]
+    main([*command, "--figures", str(tmp_path / "figures")])
+    assert pictures(tmp_path / "figures") == ["mine_learning.png"]
+    assert f"show one net per symmetry, without {folders[1]}\n" in capsys.readouterr().out
 
 
-def test_sweep_leaves_an_equivariant_net_as_it_is(runs):
+def test_labels_say_how_nets_differ():
+    """Nothing that they share, the architecture included; a symmetry's options where its own nets differ."""
+
+    def config(symmetry, **settings):
+        return {**group(symmetry).runs[0], **settings}
+
+    assert labels([config("None"), config("UM"), config("Rot")]) == ["plain", "UM", "Rot"]
+    assert labels([config("None", width=1), config("Scale")]) == ["plain, width 1", "Scale, width 0.25"]
+    nets = [config("None", num_epoch=4), config("None", architecture="ResNet", frame=["UM", "Mag"])]
+    assert labels(nets) == ["plain Unet, epochs 4", "plain ResNet, epochs 2, frame UM+Mag"]
+    nets = [config("Scale", variant="drift"), config("None", augment=["UM"], train_fraction=0.1)]
+    assert labels(nets) == ["Scale, variant drift", "plain, augmented UM, fraction 0.1"]
+    nets = [config("Scale"), config("Scale", num_scales=3), config("Rot")]
+    assert labels(nets) == ["Scale, num_scales 5", "Scale, num_scales 3", "Rot"]
+    first, second, third = curves(nets)
+    assert first["alpha"] == third["alpha"] == 1 > second["alpha"]
+    assert LINES.keys() == ARCHITECTURES.keys()
+    assert COLOURS.keys() == SYMMETRIES.keys()
+
+
+def test_what_is_drawn_of_a_vortex_and_a_temperature():
+    """Solid-body rotation has the speed |x| and the vorticity 2 on every cell whose neighbours count."""
+    y, x = np.mgrid[:7.0, :9.0]
+    flow, mask = torch.tensor(np.stack([-y, x, x + 10 * y]))[None, None], torch.ones(1, 1, 7, 9, dtype=torch.bool)
+    mask[..., 3, 4] = False
+    drawn = figures.quantities(("vector", "scalar"))
+    speed, vorticity, scalar = (quantity.values(figures.numbers(flow, mask)[0]) for quantity in drawn)
+    land, beside = np.zeros((2, 7, 9), bool)
+    land[3, 4] = True
+    beside[[2, 3, 3, 3, 4], [4, 3, 4, 5, 4]] = True
+    np.testing.assert_allclose(speed, np.where(land, np.nan, np.hypot(x, y)))
+    np.testing.assert_allclose(vorticity, np.where(beside, np.nan, 2))
+    np.testing.assert_allclose(scalar, np.where(land, np.nan, x + 10 * y))
+    low, high = drawn[1].limits(vorticity)
+    assert (low, high) == (-2, 2)
+
+
+class Growing:
+    """Windows of a pattern that gets stronger in time."""
+
+    def __init__(self, fields):
+        self.fields = fields
+        self.frames = torch.randn(4, 1, components(fields), 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self):
+        return len(self.frames)
+
+    def read(self, index, past, future):
+        strength = torch.linspace(1, 2, past + future)[:, None, None, None]
+        return self.frames[index] * strength, None
+
+
+@pytest.mark.parametrize(
+    ("fields", "symmetries", "drawn"),
+    [
+        (("vector",), ["Rot"], ["speed", "vorticity", "error"]),
+        (("scalar",), ["UM"], ["scalar", "error"]),
+        (("vector", "scalar"), ["UM", "Mag"], ["speed", "vorticity", "scalar", "error"]),
+    ],
+)
+def test_data_of_any_fields(fields, symmetries, drawn):
+    """Maps on one scale for the target and all nets; spectra; along a sweep only the plain net's error changes."""
+    nets, windows = [], Growing(fields)
+    for name in ("None", *symmetries):
+        config = {**group(name).runs[0], "input_length": 3, "batch_size": 4}
+        torch.manual_seed(0)
+        model = build_model("Unet", name, 3, width=0.125, fields=fields).eval()
+        nets.append(figures.Run(None, config, {}, [], windows, {}, model))
+    with rc_context(STYLE):
+        axes = figures.draw_original(nets, 1).axes
+        _, spectra = figures.draw_spectra(nets).axes
+    panels, bars = axes[: len(drawn)], axes[len(drawn) :]
+    assert [bar.get_xlabel().split(" / ")[0] for bar in bars] == drawn
+    assert [row.get_text() for row in panels[0].get_yticklabels()] == ["target", "persistence", "plain", *symmetries]
+    assert all(len({image.get_clim() for image in panel.images}) == 1 for panel in panels)
+    frames, _ = windows.read([1], 3, TEST_STEPS)
+    for image, step in zip(panels[-1].images, figures.STEPS_SHOWN, strict=False):  # first those of persistence
+        np.testing.assert_allclose(image.get_array(), (frames[0, 2 + step] - frames[0, 2]).norm(dim=0), rtol=1e-5)
+    target = windows.read(torch.arange(4), 3, TEST_STEPS)[0][:, 3:, :2]  # scalars beside a velocity have no energy
+    energy = velocity_spectrum(target).mean(0)[1:9]
+    np.testing.assert_allclose(spectra.lines[0].get_ydata(), energy)
+    for name in symmetries:
+        exact = slice(None, None, 4 if name == "Rot" else 1)
+        (plain, *_), (errors, _, returned) = (figures.sweep(net, name) for net in figures.own_and_plain(nets, name))
+        assert errors[exact] == pytest.approx(errors[0], rel=1e-3)
+        assert returned[exact][-1] == pytest.approx(returned[0], abs=1e-3)
+        assert np.ptp(plain[exact]) > 100 * np.ptp(errors[exact])
+        figures.draw_sweep(figures.own_and_plain(nets, name), name)
+
+
+def test_sweep(runs):
     plain, equivariant = runs
-    frames, _ = figures.read(runs, torch.arange(3))
-    assert frames.shape == (3, 5 + TEST_STEPS, 2, 16, 16)
-    mask = torch.ones(3, 1, 16, 16, dtype=torch.bool)
-    errors, inputs, returned = figures.sweep(equivariant, "UM", frames, mask)
-    assert errors == pytest.approx(len(errors) * [errors[0]], rel=1e-4)
-    assert returned[-1] == pytest.approx(returned[0], abs=1e-4)
-    assert inputs[4] == pytest.approx((frames[0, 4] + torch.tensor([1.0, 0])[:, None, None]).norm(dim=0))
-
+    frames, _ = figures.read(runs, figures.evenly_spread(plain.windows, figures.SWEEP_SAMPLES))
+    assert frames.shape[1:] == (5 + TEST_STEPS, 2, 16, 16)
     target, forecast = frames[:, 5:], figures.forecast(plain, frames, None)
     still = persistence(frames[:, :5], TEST_STEPS)
-    errors, _, returned = figures.sweep(plain, "UM", frames, mask)
+    errors, inputs, returned = figures.sweep(plain, "UM")
     assert errors[0] == pytest.approx((rmse(forecast, target) / rmse(still, target)).item())
     assert returned[0] == pytest.approx(forecast[0, -1].norm(dim=0))
-    assert abs(errors[-1] / errors[0] - 1) > 0.1  # the plain net does not
+    assert inputs[0] == pytest.approx(frames[0, 4].norm(dim=0))
+    errors, _, returned = figures.sweep(equivariant, "UM")
+    assert errors == pytest.approx(len(errors) * [errors[0]], rel=1e-4)
+    assert returned[-1] == pytest.approx(returned[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_sweeps_are_paths_with_inverses(name):
-    path = SWEEPS[name]
+@pytest.mark.parametrize("fields", [("vector",), ("scalar",), ("vector", "scalar")])
+def test_sweeps_are_paths_with_inverses(name, fields):
+    path, symmetry = SWEEPS[name], SYMMETRIES[name].on(fields)
     assert set(path.shown) <= set(path.strengths)
-    g = path.element(path.strengths[-2], 5)
-    assert len(g) == 5
-    symmetry = figures.SYMMETRIES.get(name)
-    if symmetry is not None:
-        frames = torch.randn(5, 2, 2, 16, 16, dtype=torch.float64)
-        quarter = path.element(path.strengths[6], 5).double()
-        assert symmetry.act(path.inverse(quarter), symmetry.act(quarter, frames)) == pytest.approx(frames)
+    g = figures.elements(symmetry, path.strengths[4], 5).double()
+    frames = torch.randn(5, 2, components(fields), 16, 16, dtype=torch.float64)
+    assert symmetry.act(path.inverse(g), symmetry.act(g, frames)) == pytest.approx(frames)
+    size = g.norm(dim=1) if name == "UM" else g
+    assert size == pytest.approx(torch.full_like(size, path.strengths[4]))
+    assert path.at(path.strengths[4]) == {"UM": "|c| = 2", "Mag": r"$\lambda$ = 2", "Rot": r"$\theta$ = 90°"}[name]
 
 
-def test_velocities_of_one_size():
-    g = SWEEPS["UM"].element(3, 8)
-    assert g.norm(dim=1) == pytest.approx(torch.full((8,), 3.0))
-    assert g.sum(0) == pytest.approx(torch.zeros(2), abs=1e-5)
+def test_a_transformed_window_is_one_that_changes(runs, monkeypatch):
+    """The first from the middle on; the title says by what, angles with their unit."""
+    plain, _ = runs
+    middle, titles = len(plain.windows) // 2, []
+    monkeypatch.setattr(figures, "draw_forecasts", lambda runs, frames, mask, title: titles.append(title))
+    angles = torch.full((len(plain.windows),), 360.0)
+    angles[[0, middle + 1, middle + 2]] = torch.tensor([180.0, 90, 270])
+    figures.draw_transformed([figures.Run(**{**vars(plain), "tables": {"Rot": angles}})], "Rot")
+    assert titles == [f"test window {middle + 1}, turned by 90°"]
+    angles[:] = 360
+    assert figures.draw_transformed([figures.Run(**{**vars(plain), "tables": {"Rot": angles}})], "Rot") is None
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -302,7 +418,7 @@ def test_axes_of_sweeps_are_labelled(runs, name):
 def test_axes_of_runs_are_labelled(runs):
     with rc_context(STYLE):
         drawn = [figures.draw_errors(runs), figures.draw_learning(runs), figures.draw_spectra(runs)]
-        drawn += [figures.draw_original(runs, 0), figures.draw_transformed(runs, 0)]
+        drawn += [figures.draw_original(runs, 0), figures.draw_transformed(runs, "UM")]
     labels = [
         {axes.get_xlabel() for axes in figure.axes} | {axes.get_ylabel() for axes in figure.axes} for figure in drawn
     ]
@@ -310,7 +426,7 @@ def test_axes_of_runs_are_labelled(runs):
     assert labels[1] == {"epoch", "RMSE / standard deviation", ""}
     assert {"wavenumber / waves per side of the tile", "sum over a ring, $E(k)$ / variance"} < labels[2]
     for maps in labels[3:]:
-        assert {"x / cells", "step 10\ny / cells", "speed / standard deviation"} < maps
+        assert maps == {"", "speed / standard deviation", "vorticity / (std / cell)", "error / standard deviation"}
 
 
 def group(symmetry, seeds=(0, 1), width=0.25, **values):
@@ -322,6 +438,8 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
         "augment": [],
         "frame": [],
         "variant": "",
+        "relaxed": None,
+        "deviation": "gains",
         "data": "a",
         **SYMMETRIES[symmetry].options(),
     }
@@ -330,25 +448,35 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
     )
 
 
-def test_error_by_upscaling_factor():
+def test_skill_by_upscaling_factor():
     """Means over the seeds, in the order of the factors, of the scale net and of the plain net of its width."""
+    errors = {"2": 0.3, "1.25": 0.2, "10": 0.9}
 
-    def scores(level):
-        rows = {"2": 0.3, "1.25": 0.2, "10": 0.9}
-        return lambda seed: {
-            "Scale": {"by_factor": {f: {"rmse": level * (e + seed), "ese": e + seed} for f, e in rows.items()}}
+    def scores(seed):
+        return {"Scale": {"by_factor": {f: {"rmse": e + seed, "ese": e + seed} for f, e in errors.items()}}}
+
+    def twice(seed):
+        return {
+            "persistence": {"Scale": {"by_factor": {f: {"rmse": 2} for f in errors}}},
+            "climatology": {"Scale": {"by_factor": {f: {"rmse": 4} for f in errors}}},
         }
 
-    values = {"scores": scores(1), "persistence": scores(2)}
+    values = {"scores": scores, "baselines": twice}
     assert summary.draw_factors([group("UM", scores=lambda seed: {"test": {}})]) is None
-    nets = [group("None", **values), group("None", width=0.5, **values), group("Scale", **values)]
+    nets = [group("None", **values), group("None", (1, 2), width=0.5, **values), group("Scale", **values)]
     left, right = summary.draw_factors(nets).axes
     plain, scale, still = left.lines
-    assert [line.get_label() for line in left.lines] == ["plain Unet", "Scale Unet", "persistence"]
-    np.testing.assert_allclose(scale.get_xydata(), [[1.25, 0.7], [2, 0.8], [10, 1.4]])
-    np.testing.assert_allclose(still.get_ydata(), [0.4, 0.6, 1.8])
-    np.testing.assert_allclose(right.lines[0].get_ydata(), plain.get_ydata())
-    assert len(summary.draw_factors(nets[:2]).axes[0].lines) == 3  # no scale net: all, and persistence
+    assert [line.get_label() for line in left.lines] == ["plain", "Scale", "best forecast without a net"]
+    np.testing.assert_allclose(scale.get_xydata(), [[1.25, 0.65], [2, 0.6], [10, 0.3]])
+    np.testing.assert_allclose(plain.get_ydata(), scale.get_ydata())
+    np.testing.assert_allclose(still.get_ydata(), [0, 0])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [0.7, 0.8, 1.4])
+    lines = summary.draw_factors(nets[:2]).axes[0].lines  # no scale net: all
+    assert [line.get_label() for line in lines] == [
+        "plain, width 0.25",
+        "plain, width 0.5",
+        "best forecast without a net",
+    ]
 
 
 def test_error_by_number_of_samples():
@@ -372,9 +500,9 @@ def test_figures_of_a_report(tmp_path, results, capsys):
         shutil.copytree(folder, tmp_path / "results" / folder.name)
         path = tmp_path / "results" / folder.name / "metrics.json"
         metrics = json.loads(path.read_text())
-        for what in ("scores", "persistence"):
-            test = metrics[what]["test"]
-            metrics[what]["Scale"] = {**test, "by_factor": {"1": test, "2": test}}
+        for of in (metrics["scores"], metrics["baselines"]["persistence"]):
+            test = of["test"]
+            of["Scale"] = {**test, "by_factor": {"1": test, "2": test}}
         path.write_text(json.dumps(metrics))
     report.main([str(tmp_path / "results"), "--figures", str(tmp_path / "figures")])
     assert pictures(tmp_path / "figures") == ["RBC_factors.pdf", "RBC_factors.png"]
@@ -399,7 +527,7 @@ def test_run_that_is_not_finished(tmp_path, results, data_dir, capsys, name):
 
 def test_runs_on_their_way_are_left_out(tmp_path, results, data_dir, capsys, monkeypatch):
     """A sweep that is not over can be drawn: what is finished is, what is not is named."""
-    monkeypatch.setattr(figures, "draw_architecture", lambda *a: None)
+    monkeypatch.setattr(figures, "jobs_of_architecture", lambda *a: [])
     shutil.copytree(results, tmp_path / "runs")
     first, second = sorted((tmp_path / "runs").iterdir())
     (first / "metrics.json").unlink()
@@ -436,7 +564,7 @@ def test_runs_on_different_data_are_not_mixed(runs, tmp_path, monkeypatch):
     plain, equivariant = runs
     other = figures.Run(**{**vars(plain), "config": {**plain.config, "data": "b"}})
     loaded = iter([equivariant, other])
-    monkeypatch.setattr(figures, "load_run", lambda *a: next(loaded))
+    monkeypatch.setattr(figures, "open_run", lambda *a: next(loaded))
     with pytest.raises(InputError, match="trained on different RBC data; draw them apart"):
         main(["runs", "a", "b", "--figures", str(tmp_path / "figures"), "--device", "cpu"])
     assert not (tmp_path / "figures").exists()

@@ -186,6 +186,7 @@ def test_a_run_on_currents_recomputed_from_its_files(ocean_run, tmp_path):
     """Every score of metrics.json, by way of best.pt, the frames, masks and group elements as they lie on the disk."""
     data, run = ocean_run
     meta, metrics = (json.loads(path.read_text()) for path in (data / "meta.json", run / "metrics.json"))
+    windows = json.loads((run / "windows.json").read_text())
     with open(run / "log.csv") as file:
         valid = [float(row["valid_rmse"]) for row in csv.DictReader(file)]
     assert metrics["best_epoch"] == 1
@@ -211,7 +212,27 @@ def test_a_run_on_currents_recomputed_from_its_files(ocean_run, tmp_path):
         still = np.broadcast_to(frames[:, 3:4], truth.shape)
         assert metrics["scores"][name]["rmse"] == pytest.approx(rmse_of(forecast, truth, mask), rel=1e-4), name
         assert metrics["scores"][name]["ese"] == pytest.approx(ese_of(forecast, truth, mask), rel=1e-3), name
-        assert metrics["persistence"][name]["rmse"] == pytest.approx(rmse_of(still, truth, mask), rel=1e-5), name
+        baselines = metrics["baselines"]
+        assert baselines["persistence"][name]["rmse"] == pytest.approx(rmse_of(still, truth, mask), rel=1e-5), name
+        damping, steps = metrics["damping"], np.arange(1, 11)[:, None, None, None]
+        damped = damping["damped persistence"] ** steps * frames[:, 3:4]
+        assert baselines["damped persistence"][name]["rmse"] == pytest.approx(rmse_of(damped, truth, mask), rel=1e-5)
+        trend = frames[:, 3:4] + (frames[:, 3:4] - frames[:, 2:3]) * (damping["damped trend"] ** steps).cumsum(0)
+        assert baselines["damped trend"][name]["rmse"] == pytest.approx(rmse_of(trend, truth, mask), rel=1e-5)
+        per_window = [rmse_of(f[None], t[None], m[None]) ** 2 for f, t, m in zip(forecast, truth, mask, strict=True)]
+        np.testing.assert_allclose(windows[name], per_window, rtol=1e-3)
+
+    # climatology: the mean of the training frames at the window's place
+    mean = np.load(data / "train.npy").mean(1)
+    entry, (frames, mask) = meta["splits"]["test"], sets["test"]
+    tiles = (entry["first"] + np.arange(entry["count"])) % len(mean)
+    expected = rmse_of(np.broadcast_to(mean[tiles][:, None], frames[:, 4:].shape), frames[:, 4:], mask)
+    assert metrics["baselines"]["climatology"]["test"]["rmse"] == pytest.approx(expected, rel=1e-5)
+    turned_mean, _ = turned(mean[tiles][:, None].copy(), mask.copy(), np.rint(elements["Rot"] / 90).astype(int))
+    frames, mask = sets["Rot"]
+    expected = rmse_of(np.broadcast_to(turned_mean, frames[:, 4:].shape), frames[:, 4:], mask)
+    assert metrics["baselines"]["climatology"]["Rot"]["rmse"] == pytest.approx(expected, rel=1e-5)
+    assert not {"domain", "Scale"} & metrics["baselines"]["climatology"].keys()
 
     # equivariance: what the net makes of the turned flow, and the turned forecast of the flow
     frames, mask = sets["test"]
@@ -241,5 +262,5 @@ def test_a_run_on_currents_recomputed_from_its_files(ocean_run, tmp_path):
     arguments = ["--evaluate", str(run), "--data_dir", str(data.parent), "--output", str(tmp_path / "again.json")]
     assert exit_code(lambda: run_model.main([*arguments, "--device", "cpu"])) == 0
     again = json.loads((tmp_path / "again.json").read_text())
-    for name in ("scores", "persistence", "equivariance_error"):
+    for name in ("scores", "baselines", "equivariance_error"):
         assert again[name] == metrics[name]

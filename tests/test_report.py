@@ -13,43 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from made import write_run
 
 import run_model
-from evaluation import claims, report
+from evaluation import report
 from evaluation.runs import collect, group_runs, load_runs, missing_runs
 from models import SYMMETRIES
 from utils import InputError, exit_code
 
 ROOT = Path(__file__).parents[1]
 EVIDENCE = ROOT / "evaluation" / "evidence"
-
-
-def write_run(results, scores, data="a", persistence=1.0, seconds=(3.0, 1.0, 2.0), **changes):
-    """Write a finished run; ``scores`` are (RMSE, ESE) by test set, ``changes`` flags of run_model or metrics."""
-    metrics = {
-        "parameters": 1234,
-        "train_windows": 70,
-        "peak_memory_mib": 500.0,
-        "epochs": 3,
-        "stopped_early": False,
-        "persistence": {name: {"rmse": persistence} for name in scores},
-        "equivariance_error": {name: {"absolute": 0.5, "relative": 0.25} for name in scores if name in SYMMETRIES},
-    }
-    metrics |= {name: changes.pop(name) for name in list(changes) if name in metrics}
-    metrics["scores"] = {name: {"rmse": rmse, "ese": ese} for name, (rmse, ese) in scores.items()}
-    flags = [f"--{name}={value}" for name, value in {"num_epoch": 3, "device": "cpu", **changes}.items()]
-    args = run_model.parse_args(flags)
-    args.results = Path(results)
-    folder, config, _ = run_model.find_run(
-        args, {"id": data, "fields": ["vector"], "mean": [0.0], "std": [1.0], "units": None}
-    )
-    folder.mkdir(parents=True)
-    same = ("dataset", "architecture", "symmetry")
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "metrics.json").write_text(json.dumps({name: config[name] for name in same} | metrics))
-    (folder / "log.csv").write_text("epoch,seconds\n" + "".join(f"{i},{s}\n" for i, s in enumerate(seconds, 1)))
-    (folder / "best.pt").write_bytes(b"weights")
-    return folder
 
 
 def change(path, **values):
@@ -228,7 +201,7 @@ def write_factors(folder, factors, persistence=1.0, steps=(0.3,) * 10):
     scores["Scale"]["by_factor"] = {factor: {"rmse": rmse, "ese": ese} for factor, (rmse, ese) in factors.items()}
     still = {name: {"rmse": persistence} for name in ("test", "Scale")}
     still["Scale"]["by_factor"] = {factor: {"rmse": persistence} for factor in factors}
-    change(folder / "metrics.json", scores=scores, persistence=still)
+    change(folder / "metrics.json", scores=scores, baselines={"persistence": still})
 
 
 def test_skill_by_factor(tmp_path, capsys):
@@ -371,134 +344,6 @@ def test_runs_that_go_on_are_not_finished(tmp_path):
     assert sorted(run["seed"] for run in load_runs(tmp_path)) == [0, 2]
 
 
-# ---------------------------------------------------------------- verdicts
-
-
-def judged(folder, number):
-    """The word and the findings of one claim."""
-    verdict = claims.verdicts(group_runs(load_runs(folder)))[number - 1]
-    assert verdict.number == number
-    return verdict.word.split(" (")[0], [holds for holds, _ in verdict.findings]
-
-
-@pytest.mark.parametrize(
-    ("own", "plain", "word"),
-    [
-        (0.3000, 0.5, "reproduced"),
-        (0.3059, 0.5, "reproduced"),  # within 2 %
-        (0.3061, 0.5, "not reproduced"),
-        (0.2939, 0.5, "not reproduced"),  # getting better is no keeping
-        (0.3000, 0.4401, "reproduced"),  # the plain net loses 10 %
-        (0.3000, 0.4399, "not reproduced"),
-    ],
-)
-def test_claim_1(tmp_path, own, plain, word):
-    write_run(tmp_path, {"test": (0.4, 1), "UM": (plain, 1)}, symmetry="None")
-    write_run(tmp_path, {"test": (0.3, 1), "UM": (own, 1)}, symmetry="UM")
-    assert judged(tmp_path, 1) == (word, [word == "reproduced"])
-
-
-def test_claim_1_counts_magnitude_in_units_of_persistence(tmp_path):
-    scores = {"test": (0.3, 1), "Mag": (0.36, 1)}  # 20 % more error where persistence has 20 % more
-    for symmetry, factor in (("None", 1.2), ("Mag", 1.0)):
-        folder = write_run(tmp_path, {**scores, "Mag": (0.36 * factor, 1)}, symmetry=symmetry)
-        change(folder / "metrics.json", persistence={"test": {"rmse": 1.0}, "Mag": {"rmse": 1.2}})
-    assert judged(tmp_path, 1) == ("reproduced", [True])
-
-
-def test_claim_1_partly(tmp_path):
-    write_run(tmp_path, {"test": (0.4, 1), "UM": (0.8, 1), "Mag": (0.4, 1)}, symmetry="None")
-    write_run(tmp_path, {"test": (0.3, 1), "UM": (0.3, 1)}, symmetry="UM")
-    write_run(tmp_path, {"test": (0.3, 1), "Mag": (0.3, 1)}, symmetry="Mag")
-    assert judged(tmp_path, 1) == ("partly reproduced", [True, False])
-
-
-def test_claim_2(tmp_path):
-    """RMSE up to one standard deviation of the difference above the plain net's, here hypot(0.1, 0.1) = 0.141."""
-    for seed, delta in enumerate((-0.1, 0.0, 0.1)):
-        write_run(tmp_path, {"test": (0.5 + delta, 2)}, symmetry="None", seed=seed)
-        write_run(tmp_path, {"test": (0.64 + delta, 1)}, symmetry="UM", seed=seed)
-        write_run(tmp_path, {"test": (0.65 + delta, 3)}, symmetry="Mag", seed=seed)
-    assert judged(tmp_path, 2) == ("partly reproduced", [True, True, False, False])
-
-
-def test_claim_3(tmp_path):
-    write_run(tmp_path, {"test": (0.5, 1)}, symmetry="None", dataset="Ocean")
-    write_run(tmp_path, {"test": (0.4, 1)}, symmetry="UM", dataset="Ocean")
-    assert judged(tmp_path, 3) == ("partly reproduced", [True])  # no domain
-    shutil.rmtree(tmp_path)
-    write_run(tmp_path, {"test": (0.5, 1), "domain": (0.8, 1)}, symmetry="None", dataset="Ocean")
-    write_run(tmp_path, {"test": (0.4, 1), "domain": (0.7, 1)}, symmetry="UM", dataset="Ocean")
-    assert judged(tmp_path, 3) == ("reproduced", [True, True])
-    write_run(tmp_path, {"test": (0.6, 1), "domain": (0.9, 1)}, symmetry="Mag", dataset="Ocean")
-    assert judged(tmp_path, 3) == ("partly reproduced", [True, True, False, False])
-
-
-def test_claim_4(tmp_path):
-    write_run(tmp_path, {"test": (0.4, 1), "UM": (0.4, 1)}, symmetry="UM")
-    assert judged(tmp_path, 4) == ("not decided", [])
-    write_run(tmp_path, {"test": (0.5, 1), "UM": (0.5, 1)}, symmetry="None", augment="UM,Mag")
-    assert judged(tmp_path, 4) == ("partly reproduced", [True])  # beats the augmented plain net
-    write_run(tmp_path, {"test": (0.393, 1), "UM": (0.393, 1)}, symmetry="UM", augment="UM")
-    assert judged(tmp_path, 4) == ("reproduced", [True, True])  # a gain of less than 2 %
-    write_run(tmp_path, {"test": (0.3, 1), "Mag": (0.4, 1)}, symmetry="Mag")
-    write_run(tmp_path, {"test": (0.2, 1), "Mag": (0.2, 1)}, symmetry="Mag", augment="Mag")
-    assert judged(tmp_path, 4)[0] == "partly reproduced"
-    assert judged(tmp_path, 4)[1].count(False) == 1
-
-
-@pytest.mark.parametrize(
-    ("relative", "rmse", "findings"),
-    [(9e-5, 0.5, [True, True]), (2e-4, 0.5, [False, True]), (9e-5, 0.7, [True, False])],
-)
-def test_claim_5(tmp_path, relative, rmse, findings):
-    """RMSE 0.3 on the original, |T| = 2, EE 0.05: the bound is 0.65, and 2 % more are allowed."""
-    errors = {"Mag": {"absolute": 0.05, "relative": relative}}
-    write_run(tmp_path, {"test": (0.3, 1), "Mag": (rmse, 1)}, symmetry="Mag", equivariance_error=errors)
-    assert judged(tmp_path, 5)[1] == findings
-
-
-def test_claim_5_leaves_low_precision_out(tmp_path):
-    errors = {"UM": {"absolute": 0.5, "relative": 1e-3}}
-    folder = write_run(tmp_path, {"test": (0.3, 1), "UM": (0.3, 1)}, symmetry="UM", equivariance_error=errors)
-    change(folder / "config.json", amp=True)
-    assert judged(tmp_path, 5) == ("reproduced", [True])  # the bound alone
-
-
-def test_claim_6(tmp_path, monkeypatch):
-    """Below the plain net at every factor above 1, in RMSE but not in ESE."""
-    monkeypatch.setitem(SYMMETRIES, "Scale", SYMMETRIES["UM"])  # only its name counts here
-    for symmetry, ahead in (("Scale", 0.1), ("None", 0.0)):
-        folder = write_run(tmp_path, {"test": (0.3, 1)}, symmetry=symmetry)
-        write_factors(folder, {"10.0": (0.3 - ahead, 0.3), "1.5": (0.4 - ahead, 0.4 - ahead), "1.0": (0.5, 0.5)})
-    assert judged(tmp_path, 6) == ("partly reproduced", [True, False])
-    (verdict,) = [v for v in claims.verdicts(group_runs(load_runs(tmp_path))) if v.number == 6]
-    assert verdict.lines()[0].endswith("RMSE x1.5 0.300 / 0.400, x10.0 0.200 / 0.300")
-
-
-def test_pairs_are_of_one_sweep(tmp_path):
-    write_run(tmp_path, same(0.3), symmetry="UM")
-    for other in ({"width": 0.5}, {"architecture": "Unet"}, {"augment": "UM"}, {"train_fraction": 0.5}):
-        write_run(tmp_path, same(0.5), symmetry="None", **other)
-    groups = group_runs(load_runs(tmp_path))
-    assert claims.pairs(groups) == []
-    write_run(tmp_path, same(0.5), symmetry="None", learning_rate=0.01)
-    ((group, plain),) = claims.pairs(group_runs(load_runs(tmp_path)))
-    assert (group["symmetry"], plain["symmetry"]) == ("UM", "None")
-
-
-def test_verdicts_are_printed(tmp_path, capsys):
-    write_run(tmp_path, {"test": (0.4, 2), "UM": (0.8, 1)}, symmetry="None")
-    write_run(tmp_path, {"test": (0.3, 1), "UM": (0.3, 1)}, symmetry="UM")
-    text = run_report(capsys, tmp_path, "--verdicts")
-    assert "Claim 1: reproduced (1 of 1 findings hold)" in text
-    assert "holds: RBC ResNet UM: RMSE +0.00% from test to UM, plain net +100.0%" in text
-    assert "Claim 3: not decided" in text
-    assert "not looked at: no pair of ocean runs with a future test set" in text
-    markdown = run_report(capsys, tmp_path, "--verdicts", "--markdown")
-    assert markdown.startswith("- **Claim 1: reproduced")
-
-
 # ---------------------------------------------------------------- evidence
 
 
@@ -601,5 +446,5 @@ def test_report_of_a_real_run(data_dir, tmp_path, capsys):
     columns, rows = table(text, "RBC: RMSE of 10 forecast frames")
     assert columns == ["n", *metrics["scores"]]
     assert rows["Unet UM width 0.125"] == ["1", *(f"{row['rmse']:.3f}" for row in metrics["scores"].values())]
-    assert rows["persistence"] == [f"{row['rmse']:.3f}" for row in metrics["persistence"].values()]
+    assert rows["persistence"] == [f"{row['rmse']:.3f}" for row in metrics["baselines"]["persistence"].values()]
     assert f"{metrics['parameters']:,}" in text

@@ -15,7 +15,7 @@ from evaluation import rotation
 from evaluation.rotation import disc, turn_by_splines, vortices
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.fields import Features
-from models.rotation import Group, Rotation, SteerableConv2d, harmonics, kernel_basis
+from models.rotation import PointGroup, Rotation, SteerableConv2d, harmonics, kernel_basis
 from utils import exit_code, roll_out
 
 ROT = SYMMETRIES["Rot"]
@@ -121,7 +121,7 @@ def test_angles_of_the_release():
 @pytest.mark.parametrize(("rotation_order", "reflections"), GROUPS)
 def test_representations(rotation_order, reflections):
     """rho(g) rho(h) = rho(g h), for the vectors and for regular fields; all of them orthogonal."""
-    group = Group(rotation_order, reflections)
+    group = PointGroup(rotation_order, reflections)
     for rho in (group.vector, group.regular):
         np.testing.assert_allclose(
             rho @ rho.transpose(0, 2, 1), np.broadcast_to(np.eye(rho.shape[1]), rho.shape), atol=1e-15
@@ -163,7 +163,7 @@ def test_kernels_solve_the_constraint(rotation_order, reflections, kernel_size, 
     """K(A_g x) = rho_out(g) K(x) rho_in(g)^-1 on the grid, for the elements that permute the grid; full rank."""
     if reads == writes == ("regular",) and kernel_size == 7 and rotation_order == 16:
         pytest.skip("288 x 256 x 49 numbers, nothing new")
-    group = Group(rotation_order, reflections)
+    group = PointGroup(rotation_order, reflections)
     basis = kernel_basis(rotation_order, reflections, kernel_size, reads, writes).double().numpy()
 
     def moved(g):

@@ -15,7 +15,8 @@ import data_prep
 import run_model
 from evaluation import equivariance_error
 from evaluation.ablation import VARIANTS
-from evaluation.score import TestSet, persistence, score
+from evaluation.baselines import persistence
+from evaluation.score import TestSet, score
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.fields import Features
@@ -134,9 +135,11 @@ def test_other_layers_do_not():
     """The controls: one kernel for all levels (a plain convolution), lags that do not grow, the release's lifting."""
     torch.manual_seed(0)
     plain = nn.Sequential(Lifting(20, [1.0] * 5), ScaleConv2d(6, 8, 3, [1.0] * 5, 3)).double()
-    for net, least in ((plain, 0.1), (lifted_layer(5, symmetry=VARIANTS["release"]), 0.3)):
+    for net, least in ((plain, 0.1), (lifted_layer(5, symmetry=VARIANTS["Scale"]["release"]), 0.3)):
         assert one_step_error(net, 8, slice(2, 4)) > least
-    lags = lifted_layer(5, symmetry=VARIANTS["space"])[0]  # the flow itself is read alike; its changes in time are not
+    lags = lifted_layer(5, symmetry=VARIANTS["Scale"]["space"])[
+        0
+    ]  # the flow itself is read alike; its changes in time are not
     assert one_step_error(nn.Sequential(lags, Changes()), 16, slice(2, 4)) > 0.3
     lags = lifted_layer(5)[0]
     assert one_step_error(nn.Sequential(lags, Changes()), 16, slice(2, 4)) < 0.05
@@ -164,7 +167,7 @@ class Rates(nn.Module):
 def test_the_rate_of_change_scales_with_the_third_power(variant, power):
     """R(T w) = lambda^3 R(w), one lambda from w and two from dt."""
     torch.manual_seed(0)
-    symmetry = VARIANTS.get(variant, ACTION)
+    symmetry = VARIANTS["Scale"].get(variant, ACTION)
     lift, features = symmetry.lift(20)
     net = nn.Sequential(lift, Rates(symmetry.output(features, 3))).double()
     assert one_step_error(net, 8, slice(2, 4), power=power) < 0.05
@@ -195,7 +198,7 @@ def net(architecture, input_length=10, width=0.125, seed=0, symmetry=ACTION, **o
 @given(
     c=st.floats(1e-3, 1e3),
     input_length=st.sampled_from([1, 2, 5, 10]),
-    symmetry=st.sampled_from([ACTION, *VARIANTS.values()]),
+    symmetry=st.sampled_from([ACTION, *VARIANTS["Scale"].values()]),
     seed=st.integers(0, 2**32),
 )
 def test_nets_are_homogeneous(architecture, c, input_length, seed, symmetry):
@@ -209,12 +212,12 @@ def test_nets_are_homogeneous(architecture, c, input_length, seed, symmetry):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("symmetry", [ACTION, VARIANTS["increment"]])
+@pytest.mark.parametrize("symmetry", [ACTION, VARIANTS["Scale"]["increment"]])
 def test_a_steady_flow_stays_steady(architecture, symmetry):
     x = torch.randn(2, 1, 2, 16, 32, dtype=torch.float64).expand(2, 10, 2, 16, 32)
     with torch.no_grad():
         torch.testing.assert_close(net(architecture, symmetry=symmetry)(x), x[:, -1])
-        assert (net(architecture, symmetry=VARIANTS["drift"])(x) - x[:, -1]).abs().max() > 1e-4
+        assert (net(architecture, symmetry=VARIANTS["Scale"]["drift"])(x) - x[:, -1]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -446,7 +449,7 @@ def ramp_windows(ramp_dir):
 def test_scores_by_factor(ramp_windows):
     """Persistence on w = t: after s steps it is s / f^2 / f off, in every window."""
     elements = torch.tensor([1.0, 2.0, 3.0])[torch.arange(21) % 3]
-    scores = score(persistence, TestSet(ramp_windows, ACTION, elements), 3, 4, 4, spectra=False)
+    scores = score({"still": persistence}, TestSet(ramp_windows, ACTION, elements), 3, 4, 4)["still"]
     assert list(scores["by_factor"]) == ["1", "2", "3"]
     for f, row in ((float(f), row) for f, row in scores["by_factor"].items()):
         assert row["windows"] == 7
@@ -486,8 +489,8 @@ def test_a_run_tests_every_factor(data_dir, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     table = np.load(data_dir / "rbc" / "test_scale.npz")["elements"]
     drawn = {f"{f:g}": int((table == f).sum()) for f in np.unique(table)}
-    for part in ("scores", "persistence"):
-        assert {f: row["windows"] for f, row in metrics[part]["Scale"]["by_factor"].items()} == drawn
+    for part in (metrics["scores"], metrics["baselines"]["persistence"]):
+        assert {f: row["windows"] for f, row in part["Scale"]["by_factor"].items()} == drawn
     assert {"rmse", "ese", "windows"} < set(metrics["scores"]["Scale"]["by_factor"]["3"])
     errors = metrics["equivariance_error"]["Scale"]["by_factor"]
     assert errors["1"]["relative"] == 0

@@ -332,13 +332,11 @@ def test_a_short_last_batch_weighs_what_it_should(sizes, seed):
 
 def test_scores_have_a_square_root(data_dir, meta):
     windows = Windows(data_dir / "rbc", meta, "test")
-    scores = score(
-        lambda frames, steps, mask: torch.zeros_like(frames[:, :1]).expand(-1, steps, -1, -1, -1),
-        TestSet(windows),
-        4,
-        10,
-        7,
-    )
+
+    def nothing(frames, steps, mask):
+        return torch.zeros_like(frames[:, :1]).expand(-1, steps, -1, -1, -1)
+
+    scores = score({"nothing": nothing}, TestSet(windows), 4, 10, 7)["nothing"]
     frames, _ = windows.read(torch.arange(len(windows)), 0, 10)
     assert scores["rmse"] == pytest.approx(frames.double().square().mean().sqrt().item(), rel=1e-6)
     per_step = frames.double().square().mean((0, 2, 3, 4)).sqrt()
@@ -351,7 +349,8 @@ def test_scores_of_a_perfect_forecast_of_transformed_flows(data_dir, meta):
     elements = symmetry.sample(len(windows), torch.Generator().manual_seed(0))
     truth, _ = windows.read(torch.arange(len(windows)), 0, 10)
     queue = list(symmetry.act(elements, truth).split(7))
-    scores = score(lambda *_: queue.pop(0), TestSet(windows, symmetry, elements), 4, 10, 7)
+    tests = TestSet(windows, symmetry, elements)
+    scores = score({"truth": lambda *_: queue.pop(0)}, tests, 4, 10, 7, spectra=["truth"])["truth"]
     assert scores["rmse"] == 0
     assert scores["ese"] == 0
 
@@ -480,6 +479,43 @@ def test_an_epoch_is_told_when_it_is_safe(data_dir, meta, tmp_path, monkeypatch,
 )
 def test_early_stopping(values, stops):
     assert utils.stops_early([{"valid_rmse": value} for value in values]) == stops
+
+
+@pytest.mark.parametrize(("values", "stops"), [([], False), ([3, 2, 1, 1.5, 1.2], False), ([3, 1, 1.5, 1.2, 1], True)])
+def test_patience(values, stops):
+    """Three epochs that were no better end the training, an equal one being no better."""
+    assert utils.stops_early([{"valid_rmse": value} for value in values], patience=3) == stops
+
+
+def test_a_part_of_the_windows_takes_as_many_steps(data_dir, meta, tmp_path):
+    """Every window as often as any other, up to one: an epoch is worth the same whatever the part."""
+    seen = []
+
+    class Watched(Windows):
+        def batches(self, order, *rest, **options):
+            seen.append(order)
+            return super().batches(order, *rest, **options)
+
+    windows = Watched(data_dir / "rbc", meta, "train")
+    whole = len(windows)
+    windows.keep_last(0.3)
+    settings = Training(**{**vars(SETTINGS), "epoch_windows": whole, "num_epoch": 2})
+    train(small(), windows, lambda: 1.0, settings, tmp_path)
+    assert len(seen) == 2
+    for order in seen:
+        assert len(order) == whole
+        counts = torch.bincount(order, minlength=len(windows))
+        assert counts.max() - counts.min() <= 1
+    assert not torch.equal(*seen)
+
+
+def test_validation_may_be_longer_than_training(data_dir, meta):
+    windows, model = Windows(data_dir / "rbc", meta, "valid"), small()
+    values = [
+        validation_rmse(model, windows, Training(**{**vars(SETTINGS), "output_length": o, "valid_length": v}))
+        for o, v in ((2, 0), (2, 7), (7, 0))
+    ]
+    assert values[1] == values[2] != values[0]
 
 
 def loss_and_gradients(model, frames, past=4):

@@ -1,0 +1,103 @@
+"""Differences between nets: paired by seed and test window, with intervals.
+
+Windows overlap in time, so they are not independent: a block is the windows of one tile whose first frames fall into
+the same stretch of a window's length. The interval is that of a bootstrap over seeds and blocks, 95 % by percentiles.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.runs import at
+
+DRAWS = 4000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval, from so many seeds and blocks of windows."""
+
+    estimate: float
+    low: float
+    high: float
+    seeds: int
+    blocks: int = 0
+
+    @property
+    def sign(self):
+        """-1 or 1 where the interval lies on that side of 0, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    def __str__(self):
+        return f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+def window_errors(run):
+    """windows.json of a run: by test set the mean squared error of every window, and ``blocks``; {} without it."""
+    path = run["folder"] / "windows.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def block_sums(runs, test_set):
+    """Squared errors of every run summed by block ``(runs, blocks)``, and the numbers of windows ``(blocks,)``.
+
+    None where a run did not keep its errors, or the set is none whose windows are of one size.
+    """
+    records = [window_errors(run) for run in runs]
+    if not all(test_set in record.get("blocks", {}) for record in records):
+        return None
+    _, block, counts = np.unique(records[0]["blocks"][test_set], return_inverse=True, return_counts=True)
+    sums = np.zeros((len(runs), len(counts)))
+    for row, record in zip(sums, records, strict=True):
+        np.add.at(row, block, record[test_set])
+    return sums, counts
+
+
+def rmse_difference(group, other, test_set="test", other_set=None, units=(1.0, 1.0)):
+    """RMSE of a group minus that of another, as an :class:`Interval`, over the seeds that both have.
+
+    Args:
+        group, other: :class:`evaluation.runs.Group`, of the same data.
+        test_set, other_set: where each is tested; the same by default. Transformed sets have the windows of "test".
+        units: what each RMSE is divided by.
+
+    Returns:
+        None where there are no common seeds or no errors by window.
+    """
+    seeds = sorted(set(group.seeds) & set(other.seeds))
+    sides = [
+        block_sums([next(run for run in side.runs if run["seed"] == seed) for seed in seeds], name)
+        for side, name in ((group, test_set), (other, other_set or test_set))
+    ]
+    if not seeds or None in sides:
+        return None
+    (sums, counts), (other_sums, _) = sides
+    rng = np.random.default_rng(0)
+
+    def difference(weights, chosen):  # (draws, blocks) and (draws, seeds)
+        windows = (weights @ counts)[:, None]
+        rmses = [np.sqrt(weights @ s.T / windows) / unit for s, unit in zip((sums, other_sums), units, strict=True)]
+        return np.take_along_axis(rmses[0] - rmses[1], chosen, 1).mean(1)
+
+    estimate = difference(np.ones((1, len(counts))), np.arange(len(seeds))[None])[0]
+    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), DRAWS)
+    drawn = difference(weights, rng.integers(len(seeds), size=(DRAWS, len(seeds))))
+    return Interval(estimate, *limits(drawn), len(seeds), len(counts))
+
+
+def seed_difference(group, other, *path):
+    """The number at ``path`` in the runs of a group minus that of another, over the seeds that both have."""
+    pairs = {run["seed"]: run for run in other.runs}
+    both = [(run, pairs[run["seed"]]) for run in group.runs if run["seed"] in pairs]
+    values = [[at(run, path) for run in pair] for pair in both]
+    differences = np.array([own - theirs for own, theirs in values if own is not None and theirs is not None])
+    if not len(differences):
+        return None
+    drawn = np.random.default_rng(0).choice(differences, (DRAWS, len(differences))).mean(1)
+    return Interval(differences.mean(), *limits(drawn), len(differences))
+
+
+def limits(drawn):
+    return np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

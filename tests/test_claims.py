@@ -1,0 +1,216 @@
+"""Verdicts by rules fixed beforehand: intervals of paired differences, and what holds, fails or stays open."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from made import write_run
+
+from evaluation import claims, report
+from evaluation.paired import rmse_difference, seed_difference
+from evaluation.runs import group_runs, load_runs
+from utils import exit_code
+
+BLOCKS = np.repeat(np.arange(12), 5)  # 60 windows, of which five each are nearly the same
+
+
+def write(folder, rmse, seed=0, noise=0.02, sets=("test",), **settings):
+    """A run whose errors scatter about ``rmse`` (a number, or one by test set) from block to block and seed to seed."""
+    by_set = rmse if isinstance(rmse, dict) else dict.fromkeys(sets, rmse)
+    windows = {"blocks": {name: BLOCKS.tolist() for name in by_set}}
+    for name, value in by_set.items():
+        rng = np.random.default_rng(seed)  # the same windows for all nets
+        scatter = 1 + noise * rng.standard_normal(12)[BLOCKS] + noise * rng.standard_normal()
+        windows[name] = (value**2 * scatter).tolist()
+    ese = settings.pop("ese", 1.0)
+    scores = {name: (math.sqrt(np.mean(windows[name])), ese) for name in by_set}
+    path = write_run(folder, scores, seed=seed, **settings)
+    (path / "windows.json").write_text(json.dumps(windows))
+    return path
+
+
+def five(folder, rmse, **settings):
+    for seed in range(5):
+        write(folder, rmse, seed, **settings)
+
+
+def judged(folder, number):
+    """The word and the findings of one claim."""
+    verdict = claims.verdicts(group_runs(load_runs(folder)))[number - 1]
+    assert verdict.number == number
+    return verdict.word.split(" (")[0], [word for word, _ in verdict.findings]
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def groups_of(folder):
+    return {group["symmetry"]: group for group in group_runs(load_runs(folder))}
+
+
+def test_what_two_nets_share_cancels(tmp_path):
+    """Windows and seeds that are hard for both widen neither's interval: what is left of it is a share of .1."""
+    five(tmp_path, 0.5, symmetry="None", noise=0.1)
+    five(tmp_path, 0.4, symmetry="UM", noise=0.1)
+    groups = groups_of(tmp_path)
+    found = rmse_difference(groups["UM"], groups["None"])
+    assert found.low < found.estimate < found.high < 0
+    assert found.estimate == pytest.approx(-0.1, rel=0.1)
+    assert found.high - found.low < 0.03
+    assert (found.seeds, found.blocks, found.sign) == (5, 12, -1)
+    back = rmse_difference(groups["None"], groups["UM"])
+    assert (back.estimate, back.sign) == (pytest.approx(-found.estimate), 1)
+
+
+def test_the_interval_is_as_wide_as_the_scatter(tmp_path):
+    """Errors that differ by block, with variance s^2 of the squared error: 1.96 s / sqrt(12) / 2 r to either side."""
+    scatter = 0.2
+    for seed in range(5):
+        for symmetry in ("None", "UM"):
+            path = write(tmp_path, 1.0, seed, noise=0, symmetry=symmetry)
+            errors = json.loads((path / "windows.json").read_text())
+            if symmetry == "UM":
+                block = np.random.default_rng(3).standard_normal(12)
+                block = (block - block.mean()) / block.std()
+                errors["test"] = (1 + scatter * block[BLOCKS]).tolist()
+                (path / "windows.json").write_text(json.dumps(errors))
+    groups = groups_of(tmp_path)
+    found = rmse_difference(groups["UM"], groups["None"])
+    half = 1.96 * scatter / math.sqrt(12) / 2
+    assert found.estimate == pytest.approx(0, abs=1e-6)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
+    assert found.sign == 0
+
+
+def test_only_common_seeds_count(tmp_path):
+    for seed in (0, 1, 2):
+        write(tmp_path, 0.5, seed, symmetry="None")
+    for seed in (1, 2, 3):
+        write(tmp_path, 0.4, seed, symmetry="UM", ese=0.5)
+    groups = groups_of(tmp_path)
+    assert rmse_difference(groups["UM"], groups["None"]).seeds == 2
+    found = seed_difference(groups["UM"], groups["None"], "scores", "test", "ese")
+    assert (found.estimate, found.low, found.high, found.seeds) == (-0.5, -0.5, -0.5, 2)
+
+
+def test_runs_without_errors_by_window(tmp_path):
+    write_run(tmp_path, {"test": (0.5, 1)}, symmetry="None")
+    write(tmp_path, 0.4, symmetry="UM")
+    groups = groups_of(tmp_path)
+    assert rmse_difference(groups["UM"], groups["None"]) is None
+
+
+# ---------------------------------------------------------------- claims
+
+
+@pytest.mark.parametrize(
+    ("own", "plain", "word"),
+    [
+        (0.3, 0.5, "reproduced"),
+        (0.301, 0.5, "reproduced"),  # within half a percent
+        (0.302, 0.5, "not reproduced"),
+        (0.298, 0.5, "not reproduced"),  # getting better is no keeping
+        (0.3, 0.4, "open"),  # the plain net loses nothing, either
+        (0.3, 0.3, "not reproduced"),  # it gains
+    ],
+)
+def test_claim_1(tmp_path, own, plain, word):
+    five(tmp_path, {"test": 0.4, "UM": plain}, symmetry="None")
+    five(tmp_path, {"test": 0.3, "UM": own}, symmetry="UM")
+    assert judged(tmp_path, 1)[0] == word
+
+
+def test_claim_1_counts_magnitude_in_units_of_persistence(tmp_path):
+    for symmetry, factor in (("None", 1.4), ("Mag", 1.2)):  # 20 % more error where persistence has 20 % more
+        for seed in range(5):
+            path = write(tmp_path, {"test": 0.3, "Mag": 0.3 * factor}, seed, symmetry=symmetry)
+            metrics = json.loads((path / "metrics.json").read_text())
+            metrics["baselines"] = {"persistence": {"test": {"rmse": 1.0}, "Mag": {"rmse": 1.2}}}
+            (path / "metrics.json").write_text(json.dumps(metrics))
+    assert judged(tmp_path, 1) == ("reproduced", ["holds"])
+
+
+def test_claim_2(tmp_path):
+    five(tmp_path, 0.5, symmetry="None", ese=0.8)
+    five(tmp_path, 0.4, symmetry="UM", ese=0.9)
+    assert judged(tmp_path, 2) == ("partly reproduced", ["holds", "fails"])
+    five(tmp_path, 0.5, symmetry="Mag", ese=0.7)
+    assert judged(tmp_path, 2)[1] == ["holds", "fails", "open", "holds"]
+
+
+def test_claim_3(tmp_path):
+    five(tmp_path, 0.5, symmetry="None", dataset="Ocean")
+    five(tmp_path, 0.4, symmetry="UM", dataset="Ocean")
+    assert judged(tmp_path, 3) == ("partly reproduced", ["holds"])  # no domain
+    five(tmp_path / "both", {"test": 0.5, "domain": 0.8}, symmetry="None", dataset="Ocean")
+    five(tmp_path / "both", {"test": 0.4, "domain": 0.9}, symmetry="UM", dataset="Ocean")
+    assert judged(tmp_path / "both", 3) == ("partly reproduced", ["holds", "fails"])
+
+
+def test_claim_4(tmp_path):
+    five(tmp_path, {"test": 0.4, "UM": 0.4}, symmetry="UM")
+    assert judged(tmp_path, 4) == ("not decided", [])
+    five(tmp_path, {"test": 0.5, "UM": 0.5}, symmetry="None", augment="UM,Mag")  # not by this symmetry alone
+    assert judged(tmp_path, 4) == ("not decided", [])
+    five(tmp_path, {"test": 0.5, "UM": 0.5}, symmetry="None", augment="UM")
+    five(tmp_path, {"test": 0.4, "UM": 0.4}, symmetry="UM", augment="UM")
+    assert judged(tmp_path, 4) == ("reproduced", ["holds", "holds"])
+    five(tmp_path, {"test": 0.4, "Mag": 0.4}, symmetry="Mag")
+    five(tmp_path, {"test": 0.3, "Mag": 0.3}, symmetry="Mag", augment="Mag")
+    assert judged(tmp_path, 4) == ("partly reproduced", ["holds", "holds", "fails"])
+
+
+@pytest.mark.parametrize(
+    ("relative", "rmse", "findings"),
+    [(9e-5, 0.5, ["holds", "holds"]), (2e-4, 0.5, ["fails", "holds"]), (9e-5, 0.7, ["holds", "fails"])],
+)
+def test_claim_5(tmp_path, relative, rmse, findings):
+    """RMSE 0.3 on the original, |T| = 2, EE 0.05: the bound is 0.65, and 2 % more are allowed."""
+    errors = {"Mag": {"absolute": 0.05, "relative": relative}}
+    write_run(tmp_path, {"test": (0.3, 1), "Mag": (rmse, 1)}, symmetry="Mag", equivariance_error=errors)
+    assert judged(tmp_path, 5)[1] == findings
+
+
+@pytest.mark.parametrize("number", [7, 8])
+def test_what_a_layer_is_worth(tmp_path, number):
+    rival = {7: {"symmetry": "None", "frame": "UM"}, 8: {"symmetry": "UM", "variant": "free"}}[number]
+    five(tmp_path, 0.4, symmetry="UM")
+    assert judged(tmp_path, number) == ("not decided", [])
+    five(tmp_path, 0.5, **rival)
+    assert judged(tmp_path, number) == ("reproduced", ["holds"])
+    five(tmp_path / "worse", 0.6, symmetry="UM")
+    five(tmp_path / "worse", 0.5, **rival)
+    assert judged(tmp_path / "worse", number) == ("not reproduced", ["fails"])
+
+
+def test_only_equal_terms_are_compared(tmp_path):
+    five(tmp_path, 0.3, symmetry="UM")
+    for seed, other in enumerate(
+        ({"patience": 3}, {"architecture": "Unet"}, {"augment": "UM"}, {"train_fraction": 0.5})
+    ):
+        write(tmp_path, 0.5, seed, symmetry="None", **other)
+    groups = group_runs(load_runs(tmp_path))
+    assert [*claims.pairs(groups)] == []
+    five(tmp_path, 0.5, symmetry="None", width=0.5)
+    five(tmp_path, 0.5, symmetry="None", learning_rate=0.01)  # of each the one that it wants; its own width comes first
+    ((group, plain),) = claims.pairs(group_runs(load_runs(tmp_path)))
+    assert (group["symmetry"], plain["symmetry"], plain["width"]) == ("UM", "None", 1)
+
+
+def test_verdicts_are_printed(tmp_path, capsys):
+    for seed in range(3):
+        write(tmp_path, {"test": 0.4, "UM": 0.8}, seed, symmetry="None", noise=0)
+        write(tmp_path, {"test": 0.3, "UM": 0.3}, seed, symmetry="UM", noise=0)
+    for flag in ((), ("--markdown",)):
+        assert exit_code(lambda flag=flag: report.main([str(tmp_path), "--verdicts", *flag])) == 0
+    out = capsys.readouterr().out
+    assert "Claim 1: reproduced (1 holds)" in out
+    assert "holds: RBC ResNet UM: RMSE +0.00% from test to UM, plain net +0.400 [+0.400, +0.400] in 3 seeds" in out
+    words = (
+        "holds: RBC ResNet UM less ResNet: RMSE -0.100 [-0.100, -0.100] (3 seeds, 12 blocks of windows, fewer than 5)"
+    )
+    assert words in out
+    assert "Claim 3: not decided" in out
+    assert "not looked at: no pair of ocean runs with a future test set" in out
+    assert "- **Claim 1: reproduced" in out
