@@ -16,14 +16,15 @@
 
 Writes, all or nothing, into <data_dir>/<dataset>/:
 
-    meta.json          source, splits, standardisation, orientation (for flows.windows)
+    meta.json          source, splits, standardisation, orientation, and of grid and parameters what is known
     <split>.npy        train, valid, test, domain: float32 (tiles, time, C, h, w), standardised, 0 on land,
                        row 0 south, u before v
     <split>_mask.npy   bool (tiles, h, w), False on land; only where there is land
     test_<name>.npz    one group element per test window, for the transformed test sets
 
 A window is history + horizon consecutive frames. Windows are never files: they are numbered by first frame, then by
-tile, and a split owns a range of these numbers. No frame is in two splits, except by --protocol release.
+tile, and a split owns a range of these numbers. No frame is in two splits, except by --protocol release and in the
+second paper's splits of smoke.
 """
 
 import signal

@@ -418,6 +418,12 @@ def test_summary(prepared, raw, tmp_path, capsys):
 # ---------------------------------------------------------------- commands
 
 
+@pytest.mark.parametrize("command", data_prep.COMMANDS)
+def test_help(command, capsys):
+    assert prepare(command, "--help") == 0
+    assert "--data_dir DATA_DIR" in capsys.readouterr().out
+
+
 def test_print_download(capsys):
     assert prepare("ocean", "--print_download") == 0
     out = capsys.readouterr().out
