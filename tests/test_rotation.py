@@ -38,11 +38,12 @@ def make(architecture, symmetry="Rot", input_length=3, width=0.125, seed=0, kern
 
 
 def error(forecast, angle, x):
-    """|f(R x) - R f(x)| / |f(x)| over the full frame."""
+    """|f(R x) - R f(x)| / |f(x)| over the full frame; 0 where both are 0, as of a narrow net without a live layer."""
     g = torch.full((len(x),), float(angle))
     with torch.no_grad():
         expected = ROT.act(g, forecast(x)[:, None])[:, 0]
-        return ((forecast(ROT.act(g, x)) - expected).norm() / expected.norm()).item()
+        difference = (forecast(ROT.act(g, x)) - expected).norm()
+    return (difference / expected.norm()).item() if difference else 0.0
 
 
 # ---------------------------------------------------------------- the action
