@@ -1,7 +1,11 @@
 """Measures of forecasts: pure functions of tensors ``(n, steps, C, H, W)``, on the device of their input.
 
-The other modules are programs over finished runs (report, figures) and over the nets (speed, rotation); nothing that
-trains imports them.
+Three groups of modules; nothing that trains imports the last.
+
+- measures: rmse, spectrum, equivariance
+- what a run needs: runs (its folder), score, baselines, relaxation, predict, ablation (nets with one part changed)
+- programs: report (with claims, paired, summary) and figures (with convection, style) over finished runs; speed and
+  rotation over nets
 """
 
 from evaluation.equivariance import equivariance_error
