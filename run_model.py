@@ -401,7 +401,7 @@ def test(model, args, windows, tests):
     """
     model.eval()
     of_net = partial(forecast, model, amp=args.amp)
-    baselines = baselines_of(windows["train"], TEST_STEPS)
+    baselines = baselines_of(windows["train"], args.input_length, TEST_STEPS)
     damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
     results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping}
     results["window_mse"] = {"blocks": {}}

@@ -44,17 +44,23 @@ def powers(damping, steps, like):
     return (damping**exponents)[None, :, None, None, None]
 
 
-def fit(windows, steps):
+def fit(windows, past, steps):
     """The damped forecasts whose ``damping`` in [0, 1] has the least squared error over ``steps`` training frames.
+
+    Args:
+        windows: of training.
+        past: frames that a forecast may read; one has no trend.
+        steps: frames to forecast.
 
     Returns:
         ``{name: forecast}``, with persistence.
     """
     index = torch.linspace(0, len(windows) - 1, min(FITTED_ON, len(windows))).long().unique()
     sums = 0
-    for _, frames, mask in windows.batches(index, 32, 2, steps):
+    read = min(past, 2)
+    for _, frames, mask in windows.batches(index, 32, read, steps):
         frames = frames.double() if mask is None else torch.where(mask.unsqueeze(1), frames.double(), 0)
-        before, now, future = frames[:, 0], frames[:, 1], frames[:, 2:]
+        before, now, future = frames[:, 0], frames[:, read - 1], frames[:, read:]
         pairs = [(now, now), (now - before, now - before)]
         pairs += [(now, w) for w in future.unbind(1)] + [(now - before, w - now) for w in future.unbind(1)]
         sums = sums + torch.stack([(a * b).sum() for a, b in pairs]).cpu()
@@ -65,12 +71,16 @@ def fit(windows, steps):
 
     exponents = torch.arange(1, steps + 1, dtype=torch.float64)
     persist = minimize_scalar(lambda d: error(d**exponents, size, products), bounds=(0, 1), method="bounded")
-    trend = minimize_scalar(lambda d: error((d**exponents).cumsum(0), change, gains), bounds=(0, 1), method="bounded")
-    return {
+    fitted = {
         "persistence": persistence,
         "damped persistence": DampedPersistence(round(float(persist.x), 4)),
-        "damped trend": DampedTrend(round(float(trend.x), 4)),
     }
+    if read == 2:
+        trend = minimize_scalar(
+            lambda d: error((d**exponents).cumsum(0), change, gains), bounds=(0, 1), method="bounded"
+        )
+        fitted["damped trend"] = DampedTrend(round(float(trend.x), 4))
+    return fitted
 
 
 class Climatology:

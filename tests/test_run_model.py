@@ -63,6 +63,11 @@ def numbers(results):
     return {name: value for name, value in read(results)[1].items() if name != "peak_memory_mib"}
 
 
+def test_a_net_that_reads_one_frame_has_no_trend_to_beat(data_dir, tmp_path):
+    assert run(data_dir, tmp_path / "results", "--symmetry", "None", "--num_epoch", "1", "--input_length", "1") == 0
+    assert list(read(tmp_path / "results")[1]["baselines"]) == ["persistence", "damped persistence", "climatology"]
+
+
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_a_run(data_dir, tmp_path, capsys, symmetry):
     assert run(data_dir, tmp_path / "results", "--symmetry", symmetry) == 0
