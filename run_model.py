@@ -32,6 +32,7 @@ import torch
 from evaluation.ablation import VARIANTS, variant_of
 from evaluation.baselines import Climatology
 from evaluation.baselines import fit as baselines_of
+from evaluation.breaking import data_error
 from evaluation.predict import predict
 from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import DATASETS, IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
@@ -389,13 +390,14 @@ def test_sets(args, meta, windows):
     return tests
 
 
-def test(model, args, windows, tests):
+def test(model, args, meta, windows, tests):
     """Score the model on every one of ``test_sets``, beside forecasts without a net.
 
     Returns:
         dict: ``scores`` per test set, ``baselines`` by name and test set, ``equivariance_error`` per symmetry,
-        ``damping`` of the baselines that have one, ``deviations`` of a relaxed net's layers, and ``window_mse``, the
-        net's error on every window of the sets whose windows are of one size, with their ``blocks``. Climatology is
+        ``damping`` of the baselines that have one, ``data_error`` per symmetry, ``deviations`` of a relaxed net's
+        layers, and ``window_mse``, the net's error on every window of the sets whose windows are of one size, with
+        their ``blocks``. Climatology is
         that of the tiles trained on, so there is none of another domain, nor where frames are interpolated in time
         (scale).
     """
@@ -404,6 +406,7 @@ def test(model, args, windows, tests):
     baselines = baselines_of(windows["train"], args.input_length, TEST_STEPS)
     damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
     results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping}
+    results["data_error"] = data_error(windows["train"], meta["splits"]["train"])
     results["window_mse"] = {"blocks": {}}
     if args.relaxed is not None:
         results["deviations"] = relative_deviations(model)
@@ -511,7 +514,7 @@ def evaluate(args):
         "architecture": args.architecture,
         "symmetry": args.symmetry,
         "data": meta["id"],
-        **test(model, args, windows, tests),
+        **test(model, args, meta, windows, tests),
     }
     if args.output is not None and rank() == 0:
         write_json(args.output, metrics)
@@ -569,7 +572,7 @@ def main(argv=None):
                     (folder / name).unlink(missing_ok=True)
             write_json(folder / "config.json", config)
         wait_for_all()
-        metrics = train_and_test(args, model, windows, tests, settings, folder)
+        metrics = train_and_test(args, model, meta, windows, tests, settings, folder)
         windows_mse = metrics.pop("window_mse")
         if rank() == 0:
             with replacing(folder / "windows.json") as temporary:  # on one line: it is long
@@ -578,7 +581,7 @@ def main(argv=None):
     return print_scores(metrics)
 
 
-def train_and_test(args, model, windows, tests, settings, folder):
+def train_and_test(args, model, meta, windows, tests, settings, folder):
     """Train in ``folder``, test the best weights; returns what metrics.json holds."""
     parameters = sum(p.numel() for p in model.parameters())
     print(
@@ -599,7 +602,7 @@ def train_and_test(args, model, windows, tests, settings, folder):
         "stopped_early": len(history) < args.num_epoch,
         "best_epoch": best["epoch"],
         "valid_rmse": history[best["epoch"] - 1]["valid_rmse"],
-        **test(model, args, windows, tests),
+        **test(model, args, meta, windows, tests),
     }
 
 

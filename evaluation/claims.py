@@ -25,9 +25,26 @@ Ours, of what the layers are worth:
 7. An equivariant net is better on the original test set than a plain net in a frame of reference that makes it exactly
    equivariant, too. Fails where it is worse: then the frame is the better way to the same symmetry.
 8. It is better than the same net without its constraint (the variant "free"). Fails where it is worse.
+
+Of the second paper, on approximate symmetry. Of relaxed nets alike but for LAMBDA, that of the best validation is
+compared. Data break a symmetry unless their own equivariance error (``evaluation.breaking``) is known to be below 1 %
+(``EXACT``); walls, gravity and land do.
+
+9. A relaxed net is better than the strict net of its symmetry where the data break it, on the test set and on the other
+   domain if there is one, one finding each. Fails where it is worse.
+10. It is better than nets that are free to break it: the plain net, and the same net with free kernels that do not decay
+    (``--relaxed=0 --deviation=free``), one finding each. Fails where it is worse.
+11. Where the data keep the symmetry it is not worse than the strict net: fails where its RMSE is above by an interval
+    above 0.
+12. What it learns to deviate by (the mean over its layers and seeds) grows with the data's own error: Spearman's rank
+    correlation over five data sets (``DATA_SETS``) or more of known errors is above 0 with p < .05. Fails where it is
+    below 0 with p < .05.
 """
 
 from dataclasses import dataclass, field
+from statistics import mean
+
+from scipy.stats import spearmanr
 
 from evaluation.paired import rmse_difference, seed_difference
 
@@ -35,6 +52,8 @@ KEEPS = 0.005
 SOME = 0.02
 NEARLY_ZERO = 1e-4
 SEEDS = 5
+EXACT = 0.01
+DATA_SETS = 5
 NORM = {"UM": 1, "Mag": 2, "Rot": 1}  # |T|, of the exact symmetries
 # What nets that are compared share, beside architecture and data.
 TERMS = (
@@ -90,6 +109,7 @@ class Verdict:
 def verdicts(groups):
     """One :class:`Verdict` per claim, from the groups of ``evaluation.runs.group_runs``."""
     judges = (keeps_its_error, original, ocean, augmentation, equivariance, upscaling, frames, constraint)
+    judges += (relaxed_and_strict, relaxed_and_free, relaxed_on_exact_data, learned_deviation)
     found = [judge(groups) for judge in judges]
     for verdict in found:
         if not verdict.findings and not verdict.unseen:
@@ -101,19 +121,25 @@ def verdicts(groups):
 
 
 def bare(group):
-    """Whether a group is of a net as it is: not augmented, in no frame, no variant."""
+    """Whether a group is of a net as it is: not augmented, in no frame, no variant, strict."""
+    return unchanged(group) and group["relaxed"] is None
+
+
+def unchanged(group):
+    """Whether it is that of a strict net or of a relaxed one."""
     return not (group["augment"] or group["frame"] or group["variant"])
 
 
-def alike(groups, group, symmetry, augment=(), frame=(), variant=""):
+def alike(groups, group, symmetry, augment=(), frame=(), variant="", relaxed=None):
     """The groups with these parts that may be compared with ``group``, those of most seeds and then its width first."""
-    wanted = {"symmetry": symmetry, "augment": list(augment), "frame": list(frame), "variant": variant}
+    wanted = {"symmetry": symmetry, "augment": list(augment), "frame": list(frame), "variant": variant, "relaxed": relaxed}
+    shared = TERMS if symmetry != group["symmetry"] else (*TERMS, *group.options)
     found = [
         other
         for other in groups
         if all(other[name] == value for name, value in wanted.items())
         and (other.data, other["architecture"]) == (group.data, group["architecture"])
-        and all(other[name] == group[name] for name in TERMS)
+        and all(other[name] == group[name] for name in shared)
     ]
     return sorted(found, key=lambda other: (other["width"] != group["width"], -len(other.runs)))
 
@@ -124,6 +150,30 @@ def pairs(groups):
         if group["symmetry"] != "None" and bare(group):
             for plain in alike(groups, group, "None")[:1]:
                 yield group, plain
+
+
+def relaxed_nets(groups):
+    """The relaxed groups; of those alike but for LAMBDA that of the best validation, if it has as many seeds."""
+    best = {}
+    for group in groups:
+        if unchanged(group) and group["relaxed"] is not None and not free(group):
+            best.setdefault((group.data, net_of(group)), []).append(group)
+    return [min(likes, key=lambda group: (-len(group.runs), group.mean("valid_rmse"))) for likes in best.values()]
+
+
+def net_of(group):
+    """What the relaxed groups share that differ in LAMBDA, or in the data."""
+    return tuple(group[name] for name in ("architecture", "symmetry", "width", "deviation", *group.options, *TERMS))
+
+
+def free(group):
+    """Whether a relaxed group's kernels are as free as those of the plain net."""
+    return group["relaxed"] == 0 and group["deviation"] == "free"
+
+
+def error_of_data(group):
+    """The data's own equivariance error under the symmetry of the net; None where it is not known."""
+    return group.mean("data_error", group["symmetry"])
 
 
 def name_of(group):
@@ -241,4 +291,58 @@ def constraint(groups):
         if group["symmetry"] != "None" and bare(group):
             for other in alike(groups, group, group["symmetry"], variant="free")[:1]:
                 verdict.compare(rmse_difference(group, other), f"{name_of(group)} less {other.label}: RMSE")
+    return verdict
+
+
+# ---------------------------------------------------------------- the second paper: approximate symmetry
+
+
+def relaxed_and_strict(groups):
+    verdict = Verdict(9, "Where the data break a symmetry, relaxed nets are better than strict ones.")
+    for group in relaxed_nets(groups):
+        error = error_of_data(group)
+        if error is None or error >= EXACT:
+            for other in alike(groups, group, group["symmetry"])[:1]:
+                for test_set in ("test", "domain"):
+                    difference = rmse_difference(group, other, test_set)
+                    verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on {test_set}")
+    return verdict
+
+
+def relaxed_and_free(groups):
+    verdict = Verdict(10, "Relaxed nets are better than nets that are free to break the symmetry.")
+    for group in relaxed_nets(groups):
+        rivals = alike(groups, group, "None")[:1]
+        rivals += [other for other in alike(groups, group, group["symmetry"], relaxed=0) if free(other)][:1]
+        for other in rivals:
+            verdict.compare(rmse_difference(group, other), f"{name_of(group)} less {other.label}: RMSE")
+    return verdict
+
+
+def relaxed_on_exact_data(groups):
+    verdict = Verdict(11, "Where the data keep the symmetry, relaxed nets are as good as strict ones.")
+    for group in relaxed_nets(groups):
+        error = error_of_data(group)
+        if error is not None and error < EXACT:
+            for other in alike(groups, group, group["symmetry"])[:1]:
+                difference = rmse_difference(group, other)
+                if difference is not None:
+                    words = f"{name_of(group)} less {other.label}: RMSE {difference} in {difference.seeds} seeds"
+                    verdict.find(FAILS if difference.sign > 0 else HOLDS, words)
+    return verdict
+
+
+def learned_deviation(groups):
+    verdict = Verdict(12, "The learned deviation grows with the data's own equivariance error.")
+    nets = {}
+    for group in groups:
+        if unchanged(group) and group["relaxed"] is not None and error_of_data(group) is not None:
+            nets.setdefault((group["relaxed"], *net_of(group)), []).append(group)
+    for likes in nets.values():
+        if len(likes) >= DATA_SETS:
+            deviations = [mean([mean(d.values()) for d in group.values("deviations")]) for group in likes]
+            rank = spearmanr([error_of_data(group) for group in likes], deviations)
+            word = OPEN if rank.pvalue >= 0.05 else HOLDS if rank.statistic > 0 else FAILS
+            numbers = f"rank correlation {rank.statistic:+.2f} (p = {rank.pvalue:.1g}) over {len(likes)} data sets"
+            verdict.find(word, f"{likes[0].label}: {numbers}")
     return verdict

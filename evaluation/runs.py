@@ -245,7 +245,8 @@ def group_runs(runs):
         dataset = group["dataset"] not in DATASETS, group["dataset"] != DATASETS[0], group["dataset"]
         usual = SYMMETRIES[group["symmetry"]].options()
         changed = sum(group[name] != value for name, value in usual.items())
-        return dataset, group.data, architecture, symmetry, changed, settings_of(group.runs[0])
+        settings = [(value is not None, value) for value in settings_of(group.runs[0])]  # strict before relaxed
+        return dataset, group.data, architecture, symmetry, changed, settings
 
     return sorted(groups, key=order)
 

@@ -64,7 +64,8 @@ def labels(configs):
             for name, word in settings.items():
                 value = "+".join(config[name]) if isinstance(config[name], list) else config[name]
                 usual = "", None, 1.0 if name == "train_fraction" else ""
-                if value not in usual and any(other[name] != config[name] for other in others):
+                said = name != "deviation" or config["relaxed"] is not None
+                if said and value not in usual and any(other[name] != config[name] for other in others):
                     words.append(f"{word} {value}")
         names.append(", ".join(words))
     return names

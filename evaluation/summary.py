@@ -18,6 +18,9 @@ def draw(folders, path):
             for kind, figure in (("factors", draw_factors(of_data)), ("samples", draw_samples(of_data))):
                 if figure is not None:
                     files += save(figure, path / f"{title.split()[0]}_{kind}", pdf=True)
+        figure = draw_breaking(groups)
+        if figure is not None:
+            files += save(figure, path / "breaking", pdf=True)
     return files
 
 
@@ -66,6 +69,35 @@ def draw_samples(groups):
     axes.set(xlabel="training windows", ylabel="RMSE / standard deviation")
     legend_below(figure)
     return figure
+
+
+def draw_breaking(groups):
+    """After the second paper's Figure 4: RMSE and the net's equivariance error against that of the data themselves.
+
+    None where fewer than two data sets with a known error were trained on.
+    """
+    lines = {}
+    for group in groups:
+        if group.values("data_error", "Rot"):
+            lines.setdefault(group.label, []).append(group)
+    lines = [sorted(line, key=error_of_data) for line in lines.values() if len(line) > 1]
+    if not lines:
+        return None
+    figure = new_figure(2.4)
+    left, right = figure.subplots(1, 2)
+    for line, look in zip(lines, looks([line[-1] for line in lines]), strict=True):
+        errors = list(map(error_of_data, line))
+        draw_band(left, look, errors, [group.values("scores", "test", "rmse") for group in line])
+        draw_band(right, look, errors, [group.values("equivariance_error", "Rot", "relative") for group in line])
+    right.axline((0, 0), slope=1, linestyle=":", color="black", linewidth=0.8, label="the data's own")
+    left.set(xlabel="equivariance error of the data", ylabel="RMSE / standard deviation")
+    right.set(xlabel="equivariance error of the data", ylabel="equivariance error of the net")
+    legend_below(figure)
+    return figure
+
+
+def error_of_data(group):
+    return group.mean("data_error", "Rot")
 
 
 def windows(group):

@@ -16,6 +16,8 @@ def write_run(results, scores, data="a", persistence=1.0, seconds=(3.0, 1.0, 2.0
         "epochs": 3,
         "valid_rmse": 0.5,
         "stopped_early": False,
+        "data_error": {},
+        "deviations": {},
         "baselines": {"persistence": {name: {"rmse": persistence} for name in scores}},
         "equivariance_error": {name: {"absolute": 0.5, "relative": 0.25} for name in scores if name in SYMMETRIES},
     }

@@ -184,6 +184,74 @@ def test_what_a_layer_is_worth(tmp_path, number):
     assert judged(tmp_path / "worse", number) == ("not reproduced", ["fails"])
 
 
+def relaxed_and_rivals(folder, relaxed, strict, plain, error=None, **settings):
+    """Five seeds of a relaxed rotation net, of the strict and of the plain one, on data of that error."""
+    settings |= {"data_error": {} if error is None else {"Rot": error}}
+    five(folder, relaxed, symmetry="Rot", relaxed=1, **settings)
+    five(folder, strict, symmetry="Rot", **settings)
+    five(folder, plain, symmetry="None", **settings)
+
+
+@pytest.mark.parametrize(
+    ("error", "rmse", "broken", "exact"),
+    [
+        (None, (0.4, 0.5), ["holds"], []),
+        (0.2, (0.5, 0.4), ["fails"], []),
+        (0.001, (0.4, 0.5), [], ["holds"]),
+        (0.001, (0.5, 0.4), [], ["fails"]),
+        (0.001, (0.4, 0.4), [], ["holds"]),
+    ],
+)
+def test_relaxed_against_strict(tmp_path, error, rmse, broken, exact):
+    """Where the data break the symmetry the relaxed net must be better, where they keep it not worse."""
+    relaxed_and_rivals(tmp_path, *rmse, 0.6, error)
+    assert judged(tmp_path, 9)[1] == broken
+    assert judged(tmp_path, 11)[1] == exact
+
+
+def test_relaxed_against_strict_on_another_domain(tmp_path):
+    relaxed_and_rivals(tmp_path, {"test": 0.4, "domain": 0.5}, {"test": 0.5, "domain": 0.4}, 0.6)
+    assert judged(tmp_path, 9) == ("partly reproduced", ["holds", "fails"])
+
+
+def test_relaxed_against_free(tmp_path):
+    relaxed_and_rivals(tmp_path, 0.4, 0.5, 0.6)
+    assert judged(tmp_path, 10) == ("reproduced", ["holds"])
+    five(tmp_path, 0.3, symmetry="Rot", relaxed=0, deviation="free")
+    assert judged(tmp_path, 10) == ("partly reproduced", ["holds", "fails"])
+
+
+def test_of_relaxed_nets_the_best_on_validation_is_compared(tmp_path):
+    relaxed_and_rivals(tmp_path, 0.6, 0.5, 0.7, valid_rmse=0.5)
+    five(tmp_path, 0.4, symmetry="Rot", relaxed=0.1, valid_rmse=0.4)
+    five(tmp_path, 0.3, symmetry="Rot", relaxed=10, valid_rmse=0.6)
+    write(tmp_path, 0.2, symmetry="Rot", relaxed=100, valid_rmse=0.1)  # one seed
+    five(tmp_path, 0.1, symmetry="Rot", relaxed=0.1, rotation_order=4)  # its strict net was not trained
+    (interval,) = claims.verdicts(group_runs(load_runs(tmp_path)))[8].findings
+    assert interval[0] == "holds"
+    assert "ResNet Rot relaxed 0.1 less ResNet Rot: RMSE on test -0.099" in interval[1]
+
+
+@pytest.mark.parametrize(
+    ("deviations", "word"),
+    [((0, 1, 2, 3, 4), "reproduced"), ((4, 3, 2, 1, 0), "not reproduced"), ((3, 0, 4, 1, 2), "open")],
+)
+def test_claim_12(tmp_path, deviations, word):
+    for level, deviation in enumerate(deviations):
+        settings = {"symmetry": "Rot", "relaxed": 1, "dataset": f"level{level}", "data": str(level)}
+        deviations = {"a": deviation, "b": deviation + 1}
+        write(tmp_path, 0.4, data_error={"Rot": level / 10}, deviations=deviations, **settings)
+        if level == 3:
+            assert judged(tmp_path, 12) == ("not decided", [])
+    assert judged(tmp_path, 12)[0] == word
+
+
+def test_relaxed_nets_are_not_the_strict_ones_of_the_other_claims(tmp_path):
+    relaxed_and_rivals(tmp_path, {"test": 0.4, "Rot": 0.5}, {"test": 0.5, "Rot": 0.5}, {"test": 0.6, "Rot": 0.8})
+    assert judged(tmp_path, 1)[1] == ["holds"]
+    assert len(judged(tmp_path, 2)[1]) == 2
+
+
 def test_only_equal_terms_are_compared(tmp_path):
     five(tmp_path, 0.3, symmetry="UM")
     for seed, other in enumerate(

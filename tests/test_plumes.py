@@ -86,14 +86,14 @@ def test_simulated_once(tmp_path, monkeypatch):
 
 
 def test_levels(tmp_path, capsys):
-    """Four plumes; nets that read one frame read s + 2. Tested on the windows of validation."""
+    """Four plumes; nets that read one frame read s + 2."""
     assert prepare("smoke", "--set", "levels", "--level", 3, "--data_dir", tmp_path) == 0
-    assert "frames shared: train and valid 88, train and test 88, valid and test 128" in capsys.readouterr().out
+    assert "frames shared: train and valid 88, train and test 48, valid and test 88" in capsys.readouterr().out
     folder = tmp_path / "smoke_levels_3"
     meta, frames = load_meta(folder), stored(tmp_path)
     assert meta["history"] == 3
-    assert frames.shape == (4, 62, 3, 16, 16)
-    for split, first, last in (("train", 0, 29), ("valid", 30, 39), ("test", 30, 39)):
+    assert frames.shape == (4, 72, 3, 16, 16)
+    for split, first, last in (("train", 0, 29), ("valid", 30, 39), ("test", 40, 49)):
         windows = raw_windows(folder, split)
         expected = np.stack([plume[s : s + 23] for plume in frames for s in range(first, last + 1)])
         np.testing.assert_allclose(windows, expected, atol=1e-5)

@@ -1,0 +1,73 @@
+"""How far data are from a symmetry themselves: how much of an equivariance error a good forecast must have.
+
+    python -m evaluation.breaking data/smoke_levels_*              # sets of one flow and its turned twins
+    python -m evaluation.breaking data/rbc --results results/quick # any data, by the errors of strict nets
+
+Twins are trajectories that would be turned copies of each other if the symmetry were exact; data_prep.py smoke --set
+levels makes them. Of other data only a bound is known: where a strict net forecasts a flow x and its transform g x,
+both in the data, with errors of at most e, the true futures F obey |F(g x) - g F(x)| <= 2 e.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from evaluation.runs import load_runs
+from flows.store import load_meta
+from flows.windows import Windows
+from models import SYMMETRIES
+from utils import exit_code
+
+
+def data_error(windows, split):
+    """Relative equivariance error of the flows in a split, by the name of the symmetry; {} where there are no twins.
+
+    The root mean square of w_0 - g_k^-1 w_k over twins k, time, components and points, divided by that of w_0: what
+    :func:`evaluation.equivariance_error` is of forecasts.
+
+    Args:
+        windows: of the split.
+        split: its entry in ``meta.json``; its parameter ``turns`` says by how many quarters each twin is turned.
+    """
+    turns = split.get("parameters", {}).get("turns", [])
+    if len(set(turns)) < 2:
+        return {}
+    rotation = SYMMETRIES["Rot"].on(windows.fields)
+    flows = [windows.frames[:, begin:end].double() for begin, end in split["segments"]]
+    first, *others = [rotation.quarter(-k, flow) for k, flow in zip(turns, flows, strict=True)]
+    error = torch.stack([(other - first).square().mean() for other in others]).mean()
+    return {"Rot": (error / first.square().mean()).sqrt().item()}
+
+
+def bounds(runs, data):
+    """Twice the least test RMSE of a strict net on these data, ``{symmetry: (bound, name of its run)}``."""
+    found = {}
+    for run in runs:
+        strict = run["symmetry"] != "None" and run["relaxed"] is None and not run["variant"]
+        if strict and run["data"] == data:
+            least = (2 * run["scores"]["test"]["rmse"], run["folder"].name)
+            found[run["symmetry"]] = min(least, found.get(run["symmetry"], least))
+    return found
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="+", help="folders of prepared data")
+    parser.add_argument("--results", type=Path, nargs="*", default=[], help="folders that hold runs on them")
+    args = parser.parse_args(argv)
+    runs = load_runs(*args.results) if args.results else []
+    for folder in args.data:
+        meta = load_meta(folder)
+        error = data_error(Windows(folder, meta, "train"), meta["splits"]["train"])
+        lines = [f"{name:6} {value:.4f} of the flow, by its twins" for name, value in error.items()]
+        lines += [
+            f"{name:6} at most {bound:.4f} standard deviations, by {run}"
+            for name, (bound, run) in bounds(runs, meta["id"]).items()
+        ]
+        print(f"{folder}\n  " + "\n  ".join(lines or ["unknown: it holds no twins; --results names runs that bound it"]))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,89 @@
+"""How far data are from a symmetry: by their turned twins, or bounded by the errors of strict nets."""
+
+import numpy as np
+import pytest
+import torch
+from made import write_run
+from test_data_prep import prepare
+
+from evaluation import breaking, summary
+from evaluation.runs import group_runs, load_runs
+from flows.store import load_meta
+from flows.windows import Windows
+from simulation import smoke
+from utils import exit_code
+
+
+@pytest.fixture
+def levels(tmp_path, monkeypatch):
+    """The prepared levels 0 and 3, on 16 x 16 cells."""
+    monkeypatch.setitem(smoke.SIZES, "small", (16, 6))
+    for level in (0, 3):
+        assert prepare("smoke", "--set", "levels", "--level", level, "--data_dir", tmp_path) == 0
+    return [tmp_path / f"smoke_levels_{level}" for level in (0, 3)]
+
+
+def error_of(folder):
+    meta = load_meta(folder)
+    return breaking.data_error(Windows(folder, meta, "train"), meta["splits"]["train"])
+
+
+def test_error_of_turned_twins(levels):
+    """By NumPy, from the stored frames: u, v -> -v, u and the grid turned, as often as it takes to turn a plume back."""
+    zero, three = map(error_of, levels)
+    assert zero["Rot"] < 1e-5  # float32 frames of one flow, four times
+    frames = np.load(levels[1] / "train.npy")[0].astype(float)
+    first, *others = frames.reshape(4, -1, *frames.shape[1:])
+    squares = []
+    for turns, flow in enumerate(others, 1):
+        flow = np.rot90(flow, turns, (-2, -1))  # rows count upwards, so this is clockwise
+        for _ in range(turns):
+            flow = np.stack([flow[:, 1], -flow[:, 0], *flow[:, 2:].swapaxes(0, 1)], 1)
+        squares.append(np.mean((flow - first) ** 2))
+    assert three["Rot"] == pytest.approx(np.sqrt(np.mean(squares) / np.mean(first**2)), rel=1e-6)
+    assert three["Rot"] > 0.3
+
+
+def test_no_twins(levels):
+    meta = load_meta(levels[1])
+    split = {**meta["splits"]["train"], "parameters": {}}
+    assert breaking.data_error(Windows(levels[1], meta, "train"), split) == {}
+
+
+def test_the_command(levels, tmp_path, capsys):
+    data = load_meta(levels[1])["id"]
+    results = tmp_path / "results"
+    for symmetry, rmse, other in (
+        ("Rot", 0.3, {}),
+        ("Rot", 0.2, {"width": 0.5}),
+        ("Rot", 0.1, {"relaxed": 1}),  # not strict
+        ("None", 0.1, {}),
+        ("UM", 0.4, {}),
+    ):
+        write_run(results, {"test": (rmse, 1)}, data=data, symmetry=symmetry, **other)
+    assert exit_code(lambda: breaking.main([str(levels[1]), "--results", str(results)])) == 0
+    out = capsys.readouterr().out
+    assert f"Rot    {error_of(levels[1])['Rot']:.4f} of the flow, by its twins" in out
+    assert "Rot    at most 0.4000 standard deviations, by RBC_ResNet_Rot" in out
+    assert "UM     at most 0.8000 standard deviations" in out
+    assert "None" not in out.replace("_None", "")
+    assert exit_code(lambda: breaking.main([str(tmp_path / "nothing")])) == 2
+    assert "no prepared data in" in capsys.readouterr().err
+
+
+def test_figure(tmp_path):
+    """A curve per net over the data sets, in the order of their errors, whatever that of their names."""
+    for level, error in (("a", 0.4), ("b", 0.0), ("c", 0.2)):
+        settings = {"dataset": level, "data": level, "architecture": "ConvNet", "data_error": {"Rot": error}}
+        scores = {"test": (error + 1, 1), "Rot": (error + 1, 1)}
+        write_run(tmp_path, scores, symmetry="Rot", **settings)
+        write_run(tmp_path, scores, symmetry="Rot", relaxed=1, **settings)
+    write_run(tmp_path, {"test": (1, 1)}, symmetry="Rot")  # of unknown error
+    groups = group_runs(load_runs(tmp_path))
+    left, right = summary.draw_breaking(groups).axes
+    strict, relaxed = left.lines
+    assert (strict.get_label(), relaxed.get_label()) == ("Rot", "Rot, relaxed 1.0")
+    np.testing.assert_array_equal(strict.get_xdata(), [0, 0.2, 0.4])
+    np.testing.assert_array_equal(strict.get_ydata(), [1, 1.2, 1.4])
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), [0.25] * 3)
+    assert summary.draw_breaking(groups[:1]) is None
