@@ -66,7 +66,7 @@ def main(argv=None):
             f"{name:6} at most {bound:.4f} standard deviations, by {run}"
             for name, (bound, run) in bounds(runs, meta["id"]).items()
         ]
-        print(f"{folder}\n  " + "\n  ".join(lines or ["unknown: it holds no twins; --results names runs that bound it"]))
+        print("\n  ".join([str(folder), *(lines or ["unknown: no twins here; --results names runs that bound it"])]))
 
 
 if __name__ == "__main__":

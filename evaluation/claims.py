@@ -30,10 +30,10 @@ Of the second paper, on approximate symmetry. Of relaxed nets alike but for LAMB
 compared. Data break a symmetry unless their own equivariance error (``evaluation.breaking``) is known to be below 1 %
 (``EXACT``); walls, gravity and land do.
 
-9. A relaxed net is better than the strict net of its symmetry where the data break it, on the test set and on the other
-   domain if there is one, one finding each. Fails where it is worse.
-10. It is better than nets that are free to break it: the plain net, and the same net with free kernels that do not decay
-    (``--relaxed=0 --deviation=free``), one finding each. Fails where it is worse.
+9. A relaxed net is better than the strict net of its symmetry where the data break it, on the test set and on the
+   other domain if there is one, one finding each. Fails where it is worse.
+10. It is better than nets that are free to break it: the plain net, and the same net with free kernels that do not
+    decay (``--relaxed=0 --deviation=free``), one finding each. Fails where it is worse.
 11. Where the data keep the symmetry it is not worse than the strict net: fails where its RMSE is above by an interval
     above 0.
 12. What it learns to deviate by (the mean over its layers and seeds) grows with the data's own error: Spearman's rank
@@ -132,7 +132,8 @@ def unchanged(group):
 
 def alike(groups, group, symmetry, augment=(), frame=(), variant="", relaxed=None):
     """The groups with these parts that may be compared with ``group``, those of most seeds and then its width first."""
-    wanted = {"symmetry": symmetry, "augment": list(augment), "frame": list(frame), "variant": variant, "relaxed": relaxed}
+    wanted = {"symmetry": symmetry, "augment": list(augment), "frame": list(frame), "variant": variant}
+    wanted["relaxed"] = relaxed
     shared = TERMS if symmetry != group["symmetry"] else (*TERMS, *group.options)
     found = [
         other

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from made import write_run
 from test_data_prep import prepare
 
@@ -29,7 +28,7 @@ def error_of(folder):
 
 
 def test_error_of_turned_twins(levels):
-    """By NumPy, from the stored frames: u, v -> -v, u and the grid turned, as often as it takes to turn a plume back."""
+    """By NumPy, from the stored frames: u, v and the grid turned as often as it takes to turn a plume back."""
     zero, three = map(error_of, levels)
     assert zero["Rot"] < 1e-5  # float32 frames of one flow, four times
     frames = np.load(levels[1] / "train.npy")[0].astype(float)
