@@ -6,6 +6,7 @@
 # sh run.sh evidence                 what are the layers worth? Nets, frames of reference, augmentation and controls at
 #                                    equal terms, five seeds; about 20 core-hours, and every part of it a smaller study
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
+# sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial
 # sh run.sh [MODE] --list            prints the runs of all data sets, one command a line, for a scheduler; runs nothing
 #
 # Finished runs are skipped, killed ones go on. DATA_DIR, RESULTS and PYTHON override data, results and python3.
@@ -13,10 +14,10 @@ cd "$(dirname "$0")" || exit 2
 mode=full list=
 for argument in "$@"; do
     case $argument in
-        full | quick | evidence | ablation) mode=$argument ;;
+        full | quick | evidence | ablation | smoke) mode=$argument ;;
         --list) list=yes ;;
         *)
-            echo "error: usage: sh run.sh [quick | evidence | ablation] [--list], got: $*" >&2
+            echo "error: usage: sh run.sh [quick | evidence | ablation | smoke] [--list], got: $*" >&2
             exit 2
             ;;
     esac
@@ -96,12 +97,60 @@ nets() {
     esac
 }
 
+# dials: rotation nets on four plumes, from below, right, above and left, whose buoyancies differ the more, the higher
+# the level, after the second paper's Figure 4: one frame to read. As many channels in the plain net as in the others.
+dials="--architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=120 --decay_rate=0.98"
+dials() {
+    for seed in ${SEEDS:-0}; do
+        for level in 0 9 4 2 7 1 6 3 8 5; do
+            one "$seed" --dataset=smoke_levels_$level --symmetry=None --width=0.125 --learning_rate=0.003 $dials
+            for relaxed in "" --relaxed=1 "--relaxed=0 --deviation=free" "--relaxed=1 --deviation=free" --relaxed=0.1 --relaxed=10; do
+                one "$seed" --dataset=smoke_levels_$level --symmetry=Rot --rotation_order=4 --width=0.0625 $relaxed --learning_rate=0.01 $dials
+            done
+        done
+    done
+}
+
+# plumes: strict, relaxed, free and plain nets on the second paper's three sets, tested on later frames and on plumes that
+# no net has seen.
+plumes="--architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=40 --decay_rate=0.95"
+plumes() {
+    for seed in ${SEEDS:-0 1 2}; do
+        for net in rotation/Rot/--rotation_order=4/--width=0.0625 scale/Scale/--num_scales=3/--width=0.125 translation/None/--width=0.125; do
+            net=$(echo "$net" | tr '/' ' ')
+            set -- $net
+            dataset=smoke_$1 symmetry=$2
+            shift 2
+            for relaxed in "" --relaxed=1 "--relaxed=0 --deviation=free"; do
+                [ "$symmetry $relaxed" = "None --relaxed=0 --deviation=free" ] && continue
+                one "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $relaxed --learning_rate=0.003 $plumes
+            done
+            [ $symmetry = None ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 --learning_rate=0.003 $plumes
+        done
+    done
+}
+
+# prepare NAME ARGUMENTS: the data set of that name, unless it is there
+prepare() {
+    name=$1
+    shift
+    [ "$list" ] || [ -f "$data/$name/meta.json" ] || "$python" data_prep.py "$@" --data_dir "$data" || exit
+}
+
 if [ "$mode" != full ]; then
     ocean=$data
     results=${RESULTS:-results}/$mode
-    data=$data/quick
-    if [ ! "$list" ] && [ ! -f "$data/rbc/meta.json" ]; then
-        "$python" data_prep.py rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105 --data_dir "$data" || exit
+    if [ "$mode" = smoke ]; then
+        data=$data/smoke
+        for level in 0 1 2 3 4 5 6 7 8 9; do
+            prepare smoke_levels_$level smoke --set levels --level $level --fields vector
+        done
+        for set in translation rotation scale; do
+            prepare smoke_$set smoke --set $set --fields vector
+        done
+    else
+        data=$data/quick
+        prepare rbc rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105
     fi
     if [ ! "$list" ]; then
         # Nets this small do not fill two cores: two runs at a time, of one thread each.
@@ -126,11 +175,15 @@ if [ "$mode" != full ]; then
         for symmetry in None Scale; do # trained on longer roll-outs
             run --dataset=RBC --architecture=Unet --symmetry=$symmetry --width=0.125 --num_epoch=6 $settings --output_length=4
         done
+    elif [ "$mode" = smoke ]; then
+        dials
+        plumes
     else
         study RBC Unet 0.25 0.125
     fi
     data=$ocean
-    if [ "$list" ] && [ "$mode" != ablation ] && [ -f "$data/ocean/meta.json" ]; then
+    case $mode in quick | evidence) ;; *) ocean= ;; esac # which have currents, too
+    if [ "$list" ] && [ "$ocean" ] && [ -f "$data/ocean/meta.json" ]; then
         settings="$common --decay_rate=0.85"
         if [ "$mode" = evidence ]; then
             study Ocean Unet 0.25 0.125

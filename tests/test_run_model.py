@@ -488,7 +488,7 @@ def test_run_sh_says_what_is_missing(tmp_path):
     assert run_sh("quickly").returncode == 2
 
 
-@pytest.mark.parametrize("mode", [(), ("quick",), ("evidence",), ("ablation",)])
+@pytest.mark.parametrize("mode", [(), ("quick",), ("evidence",), ("ablation",), ("smoke",)])
 def test_run_sh_lists_its_runs(tmp_path, mode):
     """One command a line and seed, each of which run_model.py understands; nothing is made."""
     data = tmp_path / "my data"
@@ -500,13 +500,15 @@ def test_run_sh_lists_its_runs(tmp_path, mode):
     assert len({run_model.run_name(arg) for arg in args}) == len(args) >= 18
     assert {arg.seed for arg in args} == {0, 7}
     # The small sweeps make their convection, but not currents.
-    assert {arg.dataset for arg in args} == ({"RBC"} if mode else {"RBC", "Ocean"})
+    plumes = {"smoke_rotation", "smoke_scale", "smoke_translation", *(f"smoke_levels_{level}" for level in range(10))}
+    expected = {(): {"RBC", "Ocean"}, ("smoke",): plumes}.get(mode, {"RBC"})
+    assert {arg.dataset for arg in args} == expected
     assert all(arg.data_dir.is_relative_to(data) for arg in args)
     assert not list(tmp_path.iterdir())
     (data / "ocean").mkdir(parents=True)
     (data / "ocean" / "meta.json").touch()
     listed = run_sh(*mode, "--list", DATA_DIR=data).stdout
-    assert ("--dataset=Ocean" in listed) == (mode != ("ablation",))
+    assert ("--dataset=Ocean" in listed) == (mode not in (("ablation",), ("smoke",)))
 
 
 @pytest.mark.parametrize("code", [0, 2])
