@@ -4,7 +4,7 @@
     python -m evaluation.report results/ --markdown      # or --csv, one line per number
     python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
     python -m evaluation.report results/ --factors       # scale nets and plain nets at every upscaling factor
-    python -m evaluation.report results/ --figures DIR   # draw skill by upscaling factor, errors by number of samples
+    python -m evaluation.report results/ --figures DIR   # draw them by upscaling factor, number of samples, symmetry left
     python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
     python -m evaluation.report --readme README.md       # write the tables between the README's markers again
 
@@ -375,7 +375,7 @@ def draw(folders, path):
     for written in paths:
         print(f"wrote {written}")
     if not paths:
-        print("nothing to draw: no net was tested by upscaling factor, or trained on several numbers of windows")
+        print("nothing to draw: no net is relaxed, was tested by upscaling factor, or trained on several numbers of windows")
 
 
 # ---------------------------------------------------------------- the README
@@ -425,7 +425,10 @@ def main(argv=None):
     form.add_argument("--markdown", action="store_const", dest="form", const="markdown", default="text")
     form.add_argument("--csv", action="store_const", dest="form", const="csv", help="one line per number")
     parser.add_argument(
-        "--figures", type=Path, metavar="DIR", help="draw skill by upscaling factor, errors by number of samples"
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="draw skill by upscaling factor, errors by number of samples, how far relaxed nets leave their symmetry",
     )
     parser.add_argument("--collect", type=Path, metavar="FOLDER", help="copy the runs' config, log and metrics there")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write the reports between a file's markers again")

@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from evaluation.runs import at, group_runs, load_runs, scale_and_plain
 from evaluation.style import STYLE, curves, legend_below, new_figure, plain_log, save
@@ -15,7 +15,8 @@ def draw(folders, path):
     with rc_context(STYLE):
         for title in dict.fromkeys(group.title for group in groups):
             of_data = [group for group in groups if group.title == title]
-            for kind, figure in (("factors", draw_factors(of_data)), ("samples", draw_samples(of_data))):
+            for kind, draws in (("factors", draw_factors), ("samples", draw_samples), ("deviations", draw_deviations)):
+                figure = draws(of_data)
                 if figure is not None:
                     files += save(figure, path / f"{title.split()[0]}_{kind}", pdf=True)
         figure = draw_breaking(groups)
@@ -67,6 +68,23 @@ def draw_samples(groups):
         draw_band(axes, look, list(map(windows, line)), [group.values("scores", "test", "rmse") for group in line])
     plain_log(axes.xaxis)
     axes.set(xlabel="training windows", ylabel="RMSE / standard deviation")
+    legend_below(figure)
+    return figure
+
+
+def draw_deviations(groups):
+    """How far each layer of the relaxed nets has left its symmetry, from the first to the last; None without any."""
+    relaxed = [group for group in groups if any(group.values("deviations"))]
+    if not relaxed:
+        return None
+    figure = new_figure(2.4, width=4.5)
+    axes = figure.subplots()
+    for group, look in zip(relaxed, looks(relaxed), strict=True):
+        values = list(zip(*(found.values() for found in group.values("deviations")), strict=True))
+        draw_band(axes, look, range(1, len(values) + 1), values)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="layer", ylabel="deviation from the symmetry")
+    axes.set_ylim(bottom=0)
     legend_below(figure)
     return figure
 

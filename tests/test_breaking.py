@@ -86,3 +86,15 @@ def test_figure(tmp_path):
     np.testing.assert_array_equal(strict.get_ydata(), [1, 1.2, 1.4])
     np.testing.assert_array_equal(right.lines[0].get_ydata(), [0.25] * 3)
     assert summary.draw_breaking(groups[:1]) is None
+
+
+def test_figure_of_deviations(tmp_path):
+    for seed, size in enumerate((0.1, 0.3)):
+        deviations = {"first": size, "second": 2 * size}
+        write_run(tmp_path, {"test": (1, 1)}, symmetry="Rot", relaxed=1, seed=seed, deviations=deviations)
+    write_run(tmp_path, {"test": (1, 1)}, symmetry="Rot")
+    groups = group_runs(load_runs(tmp_path))
+    (line,) = summary.draw_deviations(groups).axes[0].lines
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2])
+    np.testing.assert_allclose(line.get_ydata(), [0.2, 0.4])
+    assert summary.draw_deviations(groups[:1]) is None
