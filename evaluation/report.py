@@ -4,7 +4,7 @@
     python -m evaluation.report results/ --markdown      # or --csv, one line per number
     python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
     python -m evaluation.report results/ --factors       # scale nets and plain nets at every upscaling factor
-    python -m evaluation.report results/ --figures DIR   # draw them by upscaling factor, number of samples, symmetry left
+    python -m evaluation.report results/ --figures DIR   # draw them by factor, number of samples and layer
     python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
     python -m evaluation.report --readme README.md       # write the tables between the README's markers again
 
@@ -375,7 +375,7 @@ def draw(folders, path):
     for written in paths:
         print(f"wrote {written}")
     if not paths:
-        print("nothing to draw: no net is relaxed, was tested by upscaling factor, or trained on several numbers of windows")
+        print("nothing to draw: no net is relaxed, tested by upscaling factor or trained on several numbers of windows")
 
 
 # ---------------------------------------------------------------- the README
