@@ -99,7 +99,7 @@ nets() {
 
 # dials: rotation nets on four plumes, from below, right, above and left, whose buoyancies differ the more, the higher
 # the level, after the second paper's Figure 4: one frame to read. As many channels in the plain net as in the others.
-dials="--architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=120 --decay_rate=0.98"
+dials="--architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=200 --decay_rate=0.98"
 dials() {
     for seed in ${SEEDS:-0}; do
         for level in 0 9 4 2 7 1 6 3 8 5; do
