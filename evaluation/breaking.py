@@ -1,6 +1,6 @@
 """How far data are from a symmetry themselves: how much of an equivariance error a good forecast must have.
 
-    python -m evaluation.breaking data/smoke_levels_*              # sets of one flow and its turned twins
+    python -m evaluation.breaking data/smoke_levels_?              # sets of one flow and its turned twins
     python -m evaluation.breaking data/rbc --results results/quick # any data, by the errors of strict nets
 
 Twins are trajectories that would be turned copies of each other if the symmetry were exact; data_prep.py smoke --set
@@ -24,8 +24,8 @@ from utils import exit_code
 def data_error(windows, split):
     """Relative equivariance error of the flows in a split, by the name of the symmetry; {} where there are no twins.
 
-    The root mean square of w_0 - g_k^-1 w_k over twins k, time, components and points, divided by that of w_0: what
-    :func:`evaluation.equivariance_error` is of forecasts.
+    The root mean square of w_0 - g_k^-1 w_k over twins k > 0, time, components and points, divided by that of all w_k:
+    what :func:`evaluation.equivariance_error` is of forecasts.
 
     Args:
         windows: of the split.
@@ -36,9 +36,8 @@ def data_error(windows, split):
         return {}
     rotation = SYMMETRIES["Rot"].on(windows.fields)
     flows = [windows.frames[:, begin:end].double() for begin, end in split["segments"]]
-    first, *others = [rotation.quarter(-k, flow) for k, flow in zip(turns, flows, strict=True)]
-    error = torch.stack([(other - first).square().mean() for other in others]).mean()
-    return {"Rot": (error / first.square().mean()).sqrt().item()}
+    twins = torch.stack([rotation.quarter(-k, flow) for k, flow in zip(turns, flows, strict=True)])
+    return {"Rot": ((twins[1:] - twins[0]).square().mean() / twins.square().mean()).sqrt().item()}
 
 
 def bounds(runs, data):

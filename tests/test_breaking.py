@@ -33,13 +33,14 @@ def test_error_of_turned_twins(levels):
     assert zero["Rot"] < 1e-5  # float32 frames of one flow, four times
     frames = np.load(levels[1] / "train.npy")[0].astype(float)
     first, *others = frames.reshape(4, -1, *frames.shape[1:])
-    squares = []
+    differences, squares = [], [np.mean(first**2)]
     for turns, flow in enumerate(others, 1):
         flow = np.rot90(flow, turns, (-2, -1))  # rows count upwards, so this is clockwise
         for _ in range(turns):
             flow = np.stack([flow[:, 1], -flow[:, 0], *flow[:, 2:].swapaxes(0, 1)], 1)
-        squares.append(np.mean((flow - first) ** 2))
-    assert three["Rot"] == pytest.approx(np.sqrt(np.mean(squares) / np.mean(first**2)), rel=1e-6)
+        differences.append(np.mean((flow - first) ** 2))
+        squares.append(np.mean(flow**2))
+    assert three["Rot"] == pytest.approx(np.sqrt(np.mean(differences) / np.mean(squares)), rel=1e-6)
     assert three["Rot"] > 0.3
 
 
