@@ -406,7 +406,7 @@ def test(model, args, meta, windows, tests):
     baselines = baselines_of(windows["train"], args.input_length, TEST_STEPS)
     damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
     results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping}
-    results["data_error"] = data_error(windows["train"], meta["splits"]["train"])
+    results["data_error"] = data_error(windows["train"], meta)
     results["window_mse"] = {"blocks": {}}
     if args.relaxed is not None:
         results["deviations"] = relative_deviations(model)

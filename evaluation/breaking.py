@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from evaluation.predict import per_component
 from evaluation.runs import load_runs
 from flows.store import load_meta
 from flows.windows import Windows
@@ -21,23 +22,27 @@ from models import SYMMETRIES
 from utils import exit_code
 
 
-def data_error(windows, split):
-    """Relative equivariance error of the flows in a split, by the name of the symmetry; {} where there are no twins.
+def data_error(windows, meta):
+    """How far the flows of a split are from being twins, by the name of the symmetry; {} where none are meant to be.
 
-    The root mean square of w_0 - g_k^-1 w_k over twins k > 0, time, components and points, divided by that of all w_k:
-    what :func:`evaluation.equivariance_error` is of forecasts.
+    Of the differences w_0 - g_k^-1 w_k over twins k > 0, time, components and points: ``absolute``, the mean of their
+    size in the data's units (the second paper's measure), and ``relative``, their root mean square divided by that of
+    all w_k, what :func:`evaluation.equivariance_error` is of forecasts.
 
     Args:
-        windows: of the split.
-        split: its entry in ``meta.json``; its parameter ``turns`` says by how many quarters each twin is turned.
+        windows: of the training split.
+        meta: of the data; that split's parameter ``turns`` says by how many quarters each twin is turned.
     """
+    split = meta["splits"]["train"]
     turns = split.get("parameters", {}).get("turns", [])
     if len(set(turns)) < 2:
         return {}
-    rotation = SYMMETRIES["Rot"].on(windows.fields)
+    rotation, std = SYMMETRIES["Rot"].on(windows.fields), per_component(meta, "std")
     flows = [windows.frames[:, begin:end].double() for begin, end in split["segments"]]
     twins = torch.stack([rotation.quarter(-k, flow) for k, flow in zip(turns, flows, strict=True)])
-    return {"Rot": ((twins[1:] - twins[0]).square().mean() / twins.square().mean()).sqrt().item()}
+    difference = twins[1:] - twins[0]
+    relative = (difference.square().mean() / twins.square().mean()).sqrt()
+    return {"Rot": {"absolute": (difference.abs() * std).mean().item(), "relative": relative.item()}}
 
 
 def bounds(runs, data):
@@ -59,8 +64,10 @@ def main(argv=None):
     runs = load_runs(*args.results) if args.results else []
     for folder in args.data:
         meta = load_meta(folder)
-        error = data_error(Windows(folder, meta, "train"), meta["splits"]["train"])
-        lines = [f"{name:6} {value:.4f} of the flow, by its twins" for name, value in error.items()]
+        lines = [
+            f"{name:6} {error['absolute']:.4f} {meta['units'] or ''}, {error['relative']:.4f} of the flow, by its twins"
+            for name, error in data_error(Windows(folder, meta, "train"), meta).items()
+        ]
         lines += [
             f"{name:6} at most {bound:.4f} standard deviations, by {run}"
             for name, (bound, run) in bounds(runs, meta["id"]).items()

@@ -174,7 +174,7 @@ def free(group):
 
 def error_of_data(group):
     """The data's own equivariance error under the symmetry of the net; None where it is not known."""
-    return group.mean("data_error", group["symmetry"])
+    return group.mean("data_error", group["symmetry"], "relative")
 
 
 def name_of(group):

@@ -96,7 +96,7 @@ def draw_breaking(groups):
     """
     lines = {}
     for group in groups:
-        if group.values("data_error", "Rot"):
+        if error_of_data(group) is not None:
             lines.setdefault(group.label, []).append(group)
     lines = [sorted(line, key=error_of_data) for line in lines.values() if len(line) > 1]
     if not lines:
@@ -107,15 +107,14 @@ def draw_breaking(groups):
         errors = list(map(error_of_data, line))
         draw_band(left, look, errors, [group.values("scores", "test", "rmse") for group in line])
         draw_band(right, look, errors, [group.values("equivariance_error", "Rot", "relative") for group in line])
-    right.axline((0, 0), slope=1, linestyle=":", color="black", linewidth=0.8, label="the data's own")
     left.set(xlabel="equivariance error of the data", ylabel="RMSE / standard deviation")
-    right.set(xlabel="equivariance error of the data", ylabel="equivariance error of the net")
+    right.set(xlabel="equivariance error of the data", ylabel="relative equivariance error of the net")
     legend_below(figure)
     return figure
 
 
 def error_of_data(group):
-    return group.mean("data_error", "Rot")
+    return group.mean("data_error", "Rot", "absolute")
 
 
 def windows(group):

@@ -24,30 +24,34 @@ def levels(tmp_path, monkeypatch):
 
 def error_of(folder):
     meta = load_meta(folder)
-    return breaking.data_error(Windows(folder, meta, "train"), meta["splits"]["train"])
+    return breaking.data_error(Windows(folder, meta, "train"), meta).get("Rot")
 
 
 def test_error_of_turned_twins(levels):
     """By NumPy, from the stored frames: u, v and the grid turned as often as it takes to turn a plume back."""
     zero, three = map(error_of, levels)
-    assert zero["Rot"] < 1e-5  # float32 frames of one flow, four times
+    assert zero["relative"] < 1e-5  # float32 frames of one flow, four times
     frames = np.load(levels[1] / "train.npy")[0].astype(float)
     first, *others = frames.reshape(4, -1, *frames.shape[1:])
-    differences, squares = [], [np.mean(first**2)]
+    std = np.array(load_meta(levels[1])["std"])[[0, 0, 1], None, None]
+    differences, sizes, squares = [], [], [np.mean(first**2)]
     for turns, flow in enumerate(others, 1):
         flow = np.rot90(flow, turns, (-2, -1))  # rows count upwards, so this is clockwise
         for _ in range(turns):
             flow = np.stack([flow[:, 1], -flow[:, 0], *flow[:, 2:].swapaxes(0, 1)], 1)
         differences.append(np.mean((flow - first) ** 2))
+        sizes.append(np.mean(np.abs(flow - first) * std))
         squares.append(np.mean(flow**2))
-    assert three["Rot"] == pytest.approx(np.sqrt(np.mean(differences) / np.mean(squares)), rel=1e-6)
-    assert three["Rot"] > 0.3
+    assert three["absolute"] == pytest.approx(np.mean(sizes), rel=1e-6)
+    assert three["relative"] == pytest.approx(np.sqrt(np.mean(differences) / np.mean(squares)), rel=1e-6)
+    assert three["relative"] > 0.3
 
 
 def test_no_twins(levels):
     meta = load_meta(levels[1])
-    split = {**meta["splits"]["train"], "parameters": {}}
-    assert breaking.data_error(Windows(levels[1], meta, "train"), split) == {}
+    windows = Windows(levels[1], meta, "train")
+    del meta["splits"]["train"]["parameters"]["turns"]
+    assert breaking.data_error(windows, meta) == {}
 
 
 def test_the_command(levels, tmp_path, capsys):
@@ -63,7 +67,7 @@ def test_the_command(levels, tmp_path, capsys):
         write_run(results, {"test": (rmse, 1)}, data=data, symmetry=symmetry, **other)
     assert exit_code(lambda: breaking.main([str(levels[1]), "--results", str(results)])) == 0
     out = capsys.readouterr().out
-    assert f"Rot    {error_of(levels[1])['Rot']:.4f} of the flow, by its twins" in out
+    assert f"{error_of(levels[1])['relative']:.4f} of the flow, by its twins" in out
     assert "Rot    at most 0.4000 standard deviations, by RBC_ResNet_Rot" in out
     assert "UM     at most 0.8000 standard deviations" in out
     assert "None" not in out.replace("_None", "")
@@ -74,7 +78,8 @@ def test_the_command(levels, tmp_path, capsys):
 def test_figure(tmp_path):
     """A curve per net over the data sets, in the order of their errors, whatever that of their names."""
     for level, error in (("a", 0.4), ("b", 0.0), ("c", 0.2)):
-        settings = {"dataset": level, "data": level, "architecture": "ConvNet", "data_error": {"Rot": error}}
+        settings = {"dataset": level, "data": level, "data_error": {"Rot": {"absolute": error}}}
+        settings["architecture"] = "ConvNet"
         scores = {"test": (error + 1, 1), "Rot": (error + 1, 1)}
         write_run(tmp_path, scores, symmetry="Rot", **settings)
         write_run(tmp_path, scores, symmetry="Rot", relaxed=1, **settings)

@@ -186,7 +186,7 @@ def test_what_a_layer_is_worth(tmp_path, number):
 
 def relaxed_and_rivals(folder, relaxed, strict, plain, error=None, **settings):
     """Five seeds of a relaxed rotation net, of the strict and of the plain one, on data of that error."""
-    settings |= {"data_error": {} if error is None else {"Rot": error}}
+    settings |= {"data_error": {} if error is None else {"Rot": {"relative": error}}}
     five(folder, relaxed, symmetry="Rot", relaxed=1, **settings)
     five(folder, strict, symmetry="Rot", **settings)
     five(folder, plain, symmetry="None", **settings)
@@ -240,7 +240,7 @@ def test_claim_12(tmp_path, deviations, word):
     for level, deviation in enumerate(deviations):
         settings = {"symmetry": "Rot", "relaxed": 1, "dataset": f"level{level}", "data": str(level)}
         deviations = {"a": deviation, "b": deviation + 1}
-        write(tmp_path, 0.4, data_error={"Rot": level / 10}, deviations=deviations, **settings)
+        write(tmp_path, 0.4, data_error={"Rot": {"relative": level / 10}}, deviations=deviations, **settings)
         if level == 3:
             assert judged(tmp_path, 12) == ("not decided", [])
     assert judged(tmp_path, 12)[0] == word
