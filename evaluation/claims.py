@@ -162,6 +162,15 @@ def relaxed_nets(groups):
     return [min(likes, key=lambda group: (-len(group.runs), group.mean("valid_rmse"))) for likes in best.values()]
 
 
+def strict_pairs(groups, exact):
+    """The relaxed groups with the strict ones of their symmetry, on data that keep it (``exact``) or that break it."""
+    for group in relaxed_nets(groups):
+        error = error_of_data(group)
+        if exact == (error is not None and error < EXACT):
+            for strict in alike(groups, group, group["symmetry"])[:1]:
+                yield group, strict
+
+
 def net_of(group):
     """What the relaxed groups share that differ in LAMBDA, or in the data."""
     return tuple(group[name] for name in ("architecture", "symmetry", "width", "deviation", *group.options, *TERMS))
@@ -300,13 +309,10 @@ def constraint(groups):
 
 def relaxed_and_strict(groups):
     verdict = Verdict(9, "Where the data break a symmetry, relaxed nets are better than strict ones.")
-    for group in relaxed_nets(groups):
-        error = error_of_data(group)
-        if error is None or error >= EXACT:
-            for other in alike(groups, group, group["symmetry"])[:1]:
-                for test_set in ("test", "domain"):
-                    difference = rmse_difference(group, other, test_set)
-                    verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on {test_set}")
+    for group, strict in strict_pairs(groups, exact=False):
+        for test_set in ("test", "domain"):
+            difference = rmse_difference(group, strict, test_set)
+            verdict.compare(difference, f"{name_of(group)} less {strict.label}: RMSE on {test_set}")
     return verdict
 
 
@@ -322,14 +328,11 @@ def relaxed_and_free(groups):
 
 def relaxed_on_exact_data(groups):
     verdict = Verdict(11, "Where the data keep the symmetry, relaxed nets are as good as strict ones.")
-    for group in relaxed_nets(groups):
-        error = error_of_data(group)
-        if error is not None and error < EXACT:
-            for other in alike(groups, group, group["symmetry"])[:1]:
-                difference = rmse_difference(group, other)
-                if difference is not None:
-                    words = f"{name_of(group)} less {other.label}: RMSE {difference} in {difference.seeds} seeds"
-                    verdict.find(FAILS if difference.sign > 0 else HOLDS, words)
+    for group, strict in strict_pairs(groups, exact=True):
+        difference = rmse_difference(group, strict)
+        if difference is not None:
+            words = f"{name_of(group)} less {strict.label}: RMSE {difference} in {difference.seeds} seeds"
+            verdict.find(FAILS if difference.sign > 0 else HOLDS, words)
     return verdict
 
 

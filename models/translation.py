@@ -31,8 +31,8 @@ def by_place(y, modes):
     return y * (1 + torch.tensordot(modes, torch.stack(waves), 1))
 
 
-class Conv2d(nn.Conv2d):
-    """A convolution that may depend on the place."""
+class ByPlace:
+    """Of a layer of torch: its output may depend on the place."""
 
     def __init__(self, *args, relaxed, **options):
         super().__init__(*args, **options)
@@ -42,15 +42,12 @@ class Conv2d(nn.Conv2d):
         return by_place(super().forward(x), self.deviation)
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution that may depend on the place."""
+class Conv2d(ByPlace, nn.Conv2d):
+    """A convolution."""
 
-    def __init__(self, *args, relaxed, **options):
-        super().__init__(*args, **options)
-        self.deviation = deviation(relaxed, len(MODES))
 
-    def forward(self, x):
-        return by_place(super().forward(x), self.deviation)
+class ConvTranspose2d(ByPlace, nn.ConvTranspose2d):
+    """A transposed convolution."""
 
 
 @dataclass(frozen=True)
