@@ -44,7 +44,7 @@ from flows.convection import CHANGES, SIMULATIONS, convection_sources, simulatio
 from flows.download import HOW, OCEAN_TEST, OCEAN_TRAIN, RBC_ADDRESS, RBC_FILE
 from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
-from flows.netcdf import turn
+from flows.netcdf import degrees_east
 from flows.ocean import ocean_sources
 from flows.piv import piv_sources
 from flows.plumes import HISTORY, LEVEL_HISTORY, SETS, plume_sources
@@ -192,7 +192,7 @@ OCEAN = Command(
         "max_land": {"type": fraction, "default": 0.0, "help": "drop tiles with more land (default %(default)s)"},
         "keep_zeros": {
             "action": "store_true",
-            "help": "points that are 0 in all frames are still water (default: land)",
+            "help": "points that are 0 in all frames are valid (default: land)",
         },
         "u_var": {"help": "variable of the eastward current (default: found by its attributes)"},
         "v_var": {"help": "variable of the northward current"},
@@ -338,7 +338,7 @@ def resolve_boxes(args, error):
 
 def overlap(a, b):
     """Whether two boxes (west, east, south, north) have a point in common."""
-    meet = (b[0] - a[0]) % 360 <= turn(*a[:2]) or (a[0] - b[0]) % 360 <= turn(*b[:2])
+    meet = (b[0] - a[0]) % 360 <= degrees_east(*a[:2]) or (a[0] - b[0]) % 360 <= degrees_east(*b[:2])
     return meet and b[2] <= a[3] and a[2] <= b[3]
 
 

@@ -36,7 +36,7 @@ from evaluation.predict import predict
 from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import DATASETS, IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
 from evaluation.score import TestSet, equivariance_of, score, validation_rmse
-from flows.store import load_meta, read_table
+from flows.store import load_meta, read_elements
 from flows.windows import Windows
 from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
 from models.backbone import DEVIATIONS
@@ -378,7 +378,7 @@ def test_sets(args, meta, windows):
     tests = {name: TestSet(windows[name]) for name in ("test", "domain") if name in windows}
     for name, file in meta["tables"]["test"].items():
         if name in SYMMETRIES:
-            elements = read_table(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
+            elements = read_elements(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
             tests[name] = TestSet(windows["test"], SYMMETRIES[name].on(meta["fields"]), elements)
     for name, tests_of_name in tests.items():
         if next(tests_of_name.groups(args.input_length, TEST_STEPS), None) is None:

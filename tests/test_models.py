@@ -85,7 +85,7 @@ def test_low_precision(architecture, bfloat16, tolerance):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
-def test_land_and_still_water(architecture, symmetry):
+def test_land_and_flow_at_rest(architecture, symmetry):
     """Patches without any variation give numbers, and gradients that are numbers; the symmetry stays exact."""
     x = torch.randn(3, 5, 2, 32, 32, dtype=torch.float64)
     x[0, :, :, :12] = 0  # land

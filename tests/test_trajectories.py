@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_data_prep import prepare, read_meta, read_windows
+from prepared import prepare, read_meta, read_windows
 
 from flows.source import Source
 from flows.splits import share_trajectories
