@@ -410,7 +410,7 @@ def test(model, args, windows, tests):
     for name, tests_of_name in tests.items():
         print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
-        found = score({"net": of_net, **baselines}, *setting, args.num_workers, spectra=["net"])
+        found = score({"net": of_net, **baselines}, *setting, args.num_workers, ["net"], ["net", "persistence"])
         if name not in ("domain", "Scale"):
             climate = dataclasses.replace(tests_of_name, windows=Climatology(tests_of_name.windows, windows["train"]))
             found |= score({"climatology": Climatology.forecast}, climate, *setting[1:], args.num_workers)

@@ -5,10 +5,12 @@ trains imports them.
 """
 
 from evaluation.equivariance import equivariance_error
+from evaluation.measures import correlation, vrmse
 from evaluation.rmse import fill_land, rmse, squared_error
 from evaluation.spectrum import energy_spectrum, energy_spectrum_error, log_spectrum, spectrum_error
 
 __all__ = [
+    "correlation",
     "energy_spectrum",
     "energy_spectrum_error",
     "equivariance_error",
@@ -17,4 +19,5 @@ __all__ = [
     "rmse",
     "spectrum_error",
     "squared_error",
+    "vrmse",
 ]

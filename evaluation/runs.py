@@ -105,9 +105,12 @@ def net_of(settings, fields):
 
 
 def at(record, path):
-    """What lies at ``path`` in nested dicts, None where the path ends before."""
+    """What lies at ``path`` in nested dicts and lists, None where the path ends before."""
     for key in path:
-        record = record.get(key) if isinstance(record, dict) else None
+        try:
+            record = record[key]
+        except (KeyError, IndexError, TypeError):  # TypeError: neither a dict nor a list
+            return None
     return record
 
 

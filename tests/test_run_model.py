@@ -96,6 +96,14 @@ def test_a_run(data_dir, tmp_path, capsys, symmetry):
         assert scores["UM"]["rmse"] == pytest.approx(scores["test"]["rmse"], rel=1e-4)
     assert scores["test"]["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(scores["test"]["rmse_per_step"]))))
 
+    # measures of other benchmarks, of sets whose windows are of one size beside the scores, else by factor
+    for name, of in {**scores, **scores["Scale"]["by_factor"]}.items():
+        assert ("measures" in of) == (name != "Scale")
+    measured, still = scores["test"]["measures"], metrics["baselines"]["persistence"]["test"]["measures"]
+    assert still["divergence"] == pytest.approx(still["divergence_of_truth"], rel=0.1)  # waves without divergence
+    assert measured["divergence_of_truth"] == still["divergence_of_truth"]
+    assert measured["rings_resolved"] > 0
+    assert "ese_resolved" not in still
     # finished runs are not run again
     assert run(data_dir, tmp_path / "results", "--symmetry", symmetry) == 0
     again = capsys.readouterr().out
