@@ -218,9 +218,11 @@ def check_args(args):
         symmetry = SYMMETRIES[args.symmetry]
         args.deviation = match(args.deviation, DEVIATIONS, "deviation")
         relaxed = "" if args.relaxed is None else args.deviation
-        # refuses what it cannot build
-        dataclasses.replace(symmetry, relaxed=relaxed, **{name: getattr(args, name) for name in symmetry.options()})
-        variant_of(args.symmetry, args.variant)
+        # these refuse what cannot be built
+        options = {name: getattr(args, name) for name in symmetry.options()}
+        layers = dataclasses.replace(symmetry, relaxed=relaxed, **options)
+        variant = variant_of(args.symmetry, args.variant)
+        ARCHITECTURES[args.architecture].accept(variant if args.variant else layers)
         args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
         transforms = [name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape]
         if "scale" in str(args.augment).lower().split(","):

@@ -296,6 +296,8 @@ def missing_runs(groups):
         seeds = sorted({seed for group in members for seed in group.seeds})
         models = product(*(dict.fromkeys(group[name] for group in members) for name in ("architecture", "symmetry")))
         for architecture, symmetry in models:
+            if ARCHITECTURES[architecture].plain and symmetry != "None":
+                continue
             same = [group for group in members if group["architecture"] == architecture]
             found = [group for group in same if group["symmetry"] == symmetry]
             group = max(found or same[:1], key=lambda group: len(group.runs))

@@ -13,7 +13,7 @@ from torch import nn
 
 from evaluation import rotation
 from evaluation.rotation import disc, turn_by_splines, vortices
-from models import ARCHITECTURES, SYMMETRIES, build_model
+from models import SKELETONS, SYMMETRIES, build_model
 from models.fields import Features
 from models.rotation import PointGroup, Rotation, SteerableConv2d, harmonics, kernel_basis
 from utils import exit_code, roll_out
@@ -217,7 +217,7 @@ def test_one_kernel_does_what_two_steps_do(resampling, kernel_size):
 # ---------------------------------------------------------------- whole nets
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize(("rotation_order", "reflections"), GROUPS)
 @settings(max_examples=4, deadline=None)
 @given(
@@ -240,7 +240,7 @@ def test_every_group(architecture, rotation_order, reflections, seed, size, batc
             torch.testing.assert_close(model(mirror * x.flip(-2)), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 def test_without_reflections_mirrored_flows_are_others(architecture):
     x = torch.randn(2, 3, 2, 32, 32, dtype=torch.float64)
     mirror = torch.tensor([1.0, -1.0]).double()[:, None, None]
@@ -249,7 +249,7 @@ def test_without_reflections_mirrored_flows_are_others(architecture):
         assert (model(mirror * x.flip(-2)) - mirror * model(x).flip(-2)).norm() > 0.01 * model(x).norm()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 def test_roll_outs_turn(architecture):
     model, x = make(architecture), torch.randn(2, 3, 2, 32, 32, dtype=torch.float64)
     g = torch.tensor([90.0, 270.0])
