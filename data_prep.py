@@ -9,6 +9,7 @@
     python data_prep.py ocean --train currents/*.nc --train_box -44 -23 25 46 --test_box -180 -159 -59 -40
     python data_prep.py netcdf --raw wind.nc t.nc --fields u,v:vector t:scalar --name storm
     python data_prep.py smoke --set rotation       the second paper's plumes, made here in a minute; --size paper
+    python data_prep.py heat                       heat that diffuses in a periodic box, solved exactly, in seconds
     python data_prep.py jet --raw frames           velocities from particle images, a text file per frame
     python data_prep.py well --raw rayleigh_benard                     The Well's files; so pdearena and pdebench
     python data_prep.py ocean --print_download     the commands that fetch the ocean files
@@ -38,12 +39,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.arguments import dataset_name, degrees, fraction, variables, whole
+from flows.arguments import dataset_name, degrees, fraction, positive, variables, whole
 from flows.arrays import array_sources
 from flows.convection import CHANGES, SIMULATIONS, convection_sources, simulation
 from flows.download import HOW, OCEAN_TEST, OCEAN_TRAIN, RBC_ADDRESS, RBC_FILE
 from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
+from flows.heat import heat_sources
 from flows.netcdf import degrees_east
 from flows.ocean import ocean_sources
 from flows.piv import piv_sources
@@ -91,7 +93,7 @@ class Command(NamedTuple):
     Attributes:
         sources: ``sources(args)`` returns ``{split: Source}``, see :func:`flows.store.write_dataset`.
         help: what it prepares.
-        origins: options that say where the data come from, of which one is needed.
+        origins: options that say where the data come from, of which one is needed if there are any.
         options: others, beside ``COMMON``, of which they may be another version.
         defaults: of these and the common options.
         cut: whether frames are cut into tiles, and a record into splits, so that the options ``CUT`` are there.
@@ -263,6 +265,22 @@ COMMANDS = {
         {"name": None, "tile": None, "gap": 0, "splits": None},
         cut=False,
     ),
+    "heat": Command(
+        heat_sources,
+        "heat in a periodic box, simulated here",
+        {},
+        {
+            "diffusivity": {
+                "type": positive,
+                "default": 0.25,
+                "help": "in squared distances of points per frame (default %(default)s)",
+            },
+            "points": {"type": whole(16), "default": 32, "help": "to a side (default %(default)s)"},
+            "name": NAME,
+        },
+        {"tile": None, "gap": 0, "splits": None},
+        cut=False,
+    ),
     "well": hdf5_command("trajectories of The Well"),
     "pdearena": hdf5_command("smoke of PDEArena"),
     "pdebench": hdf5_command("flows of PDEBench"),
@@ -274,7 +292,7 @@ def parse_args(argv):
     subparsers, parsers = parser.add_subparsers(dest="command", title="commands"), {}
     for word, command in COMMANDS.items():
         parsers[word] = subparsers.add_parser(word, help=command.help)
-        origins = parsers[word].add_mutually_exclusive_group(required=True)
+        origins = command.origins and parsers[word].add_mutually_exclusive_group(required=True)
         common = (CUT if command.cut else {}) | COMMON
         others = command.options | common | command.options  # its own come first, and prevail
         for group, options in ((origins, command.origins), (parsers[word], others)):
