@@ -272,10 +272,11 @@ COMMANDS = {
         {
             "diffusivity": {
                 "type": positive,
-                "default": 0.25,
+                "default": 0.1,
                 "help": "in squared distances of points per frame (default %(default)s)",
             },
             "points": {"type": whole(16), "default": 32, "help": "to a side (default %(default)s)"},
+            "history": {**COMMON["history"], "default": 10},  # later little is left that changes
             "name": NAME,
         },
         {"tile": None, "gap": 0, "splits": None},
