@@ -9,6 +9,7 @@
     python data_prep.py ocean --train currents/*.nc --train_box -44 -23 25 46 --test_box -180 -159 -59 -40
     python data_prep.py netcdf --raw wind.nc t.nc --fields u,v:vector t:scalar --name storm
     python data_prep.py smoke --set rotation       the second paper's plumes, made here in a minute; --size paper
+    python data_prep.py heat                       heat that diffuses in a periodic box, solved exactly, in seconds
     python data_prep.py jet --raw frames           velocities from particle images, a text file per frame
     python data_prep.py well --raw rayleigh_benard                     The Well's files; so pdearena and pdebench
     python data_prep.py ocean --print_download     the commands that fetch the ocean files
@@ -38,13 +39,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.arguments import dataset_name, degrees, fraction, variables, whole
+from flows.arguments import dataset_name, degrees, fraction, positive, variables, whole
 from flows.arrays import array_sources
 from flows.convection import CHANGES, SIMULATIONS, convection_sources, simulation
 from flows.download import HOW, OCEAN_TEST, OCEAN_TRAIN, RBC_ADDRESS, RBC_FILE
 from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
-from flows.netcdf import turn
+from flows.heat import heat_sources
+from flows.netcdf import degrees_east
 from flows.ocean import ocean_sources
 from flows.piv import piv_sources
 from flows.plumes import HISTORY, LEVEL_HISTORY, SETS, plume_sources
@@ -91,7 +93,7 @@ class Command(NamedTuple):
     Attributes:
         sources: ``sources(args)`` returns ``{split: Source}``, see :func:`flows.store.write_dataset`.
         help: what it prepares.
-        origins: options that say where the data come from, of which one is needed.
+        origins: options that say where the data come from, of which one is needed if there are any.
         options: others, beside ``COMMON``, of which they may be another version.
         defaults: of these and the common options.
         cut: whether frames are cut into tiles, and a record into splits, so that the options ``CUT`` are there.
@@ -192,7 +194,7 @@ OCEAN = Command(
         "max_land": {"type": fraction, "default": 0.0, "help": "drop tiles with more land (default %(default)s)"},
         "keep_zeros": {
             "action": "store_true",
-            "help": "points that are 0 in all frames are still water (default: land)",
+            "help": "points that are 0 in all frames are valid (default: land)",
         },
         "u_var": {"help": "variable of the eastward current (default: found by its attributes)"},
         "v_var": {"help": "variable of the northward current"},
@@ -263,6 +265,23 @@ COMMANDS = {
         {"name": None, "tile": None, "gap": 0, "splits": None},
         cut=False,
     ),
+    "heat": Command(
+        heat_sources,
+        "heat in a periodic box, simulated here",
+        {},
+        {
+            "diffusivity": {
+                "type": positive,
+                "default": 0.1,
+                "help": "in squared distances of points per frame (default %(default)s)",
+            },
+            "points": {"type": whole(16), "default": 32, "help": "to a side (default %(default)s)"},
+            "history": {**COMMON["history"], "default": 10},  # later little is left that changes
+            "name": NAME,
+        },
+        {"tile": None, "gap": 0, "splits": None},
+        cut=False,
+    ),
     "well": hdf5_command("trajectories of The Well"),
     "pdearena": hdf5_command("smoke of PDEArena"),
     "pdebench": hdf5_command("flows of PDEBench"),
@@ -274,7 +293,7 @@ def parse_args(argv):
     subparsers, parsers = parser.add_subparsers(dest="command", title="commands"), {}
     for word, command in COMMANDS.items():
         parsers[word] = subparsers.add_parser(word, help=command.help)
-        origins = parsers[word].add_mutually_exclusive_group(required=True)
+        origins = command.origins and parsers[word].add_mutually_exclusive_group(required=True)
         common = (CUT if command.cut else {}) | COMMON
         others = command.options | common | command.options  # its own come first, and prevail
         for group, options in ((origins, command.origins), (parsers[word], others)):
@@ -338,7 +357,7 @@ def resolve_boxes(args, error):
 
 def overlap(a, b):
     """Whether two boxes (west, east, south, north) have a point in common."""
-    meet = (b[0] - a[0]) % 360 <= turn(*a[:2]) or (a[0] - b[0]) % 360 <= turn(*b[:2])
+    meet = (b[0] - a[0]) % 360 <= degrees_east(*a[:2]) or (a[0] - b[0]) % 360 <= degrees_east(*b[:2])
     return meet and b[2] <= a[3] and a[2] <= b[3]
 
 

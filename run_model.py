@@ -37,7 +37,7 @@ from evaluation.predict import predict
 from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import DATASETS, IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
 from evaluation.score import TestSet, equivariance_of, score, validation_rmse
-from flows.store import load_meta, read_table
+from flows.store import load_meta, read_elements
 from flows.windows import Windows
 from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
 from models.backbone import DEVIATIONS
@@ -219,9 +219,11 @@ def check_args(args):
         symmetry = SYMMETRIES[args.symmetry]
         args.deviation = match(args.deviation, DEVIATIONS, "deviation")
         relaxed = "" if args.relaxed is None else args.deviation
-        # refuses what it cannot build
-        dataclasses.replace(symmetry, relaxed=relaxed, **{name: getattr(args, name) for name in symmetry.options()})
-        variant_of(args.symmetry, args.variant)
+        # these refuse what cannot be built
+        options = {name: getattr(args, name) for name in symmetry.options()}
+        layers = dataclasses.replace(symmetry, relaxed=relaxed, **options)
+        variant = variant_of(args.symmetry, args.variant)
+        ARCHITECTURES[args.architecture].accept(variant if args.variant else layers)
         args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
         transforms = [name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape]
         if "scale" in str(args.augment).lower().split(","):
@@ -379,7 +381,7 @@ def test_sets(args, meta, windows):
     tests = {name: TestSet(windows[name]) for name in ("test", "domain") if name in windows}
     for name, file in meta["tables"]["test"].items():
         if name in SYMMETRIES:
-            elements = read_table(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
+            elements = read_elements(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
             tests[name] = TestSet(windows["test"], SYMMETRIES[name].on(meta["fields"]), elements)
     for name, tests_of_name in tests.items():
         if next(tests_of_name.groups(args.input_length, TEST_STEPS), None) is None:
@@ -413,7 +415,7 @@ def test(model, args, meta, windows, tests):
     for name, tests_of_name in tests.items():
         print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
-        found = score({"net": of_net, **baselines}, *setting, args.num_workers, spectra=["net"])
+        found = score({"net": of_net, **baselines}, *setting, args.num_workers, ["net"], ["net", "persistence"])
         if name not in ("domain", "Scale"):
             climate = dataclasses.replace(tests_of_name, windows=Climatology(tests_of_name.windows, windows["train"]))
             found |= score({"climatology": Climatology.forecast}, climate, *setting[1:], args.num_workers)

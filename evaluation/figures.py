@@ -44,7 +44,7 @@ from evaluation.style import (
     save,
     save_animation,
 )
-from flows.store import load_meta, read_table
+from flows.store import load_meta, read_elements
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES
 from models.fields import energetic, parts
@@ -74,7 +74,7 @@ class Run:
         config, metrics: what its ``config.json`` and ``metrics.json`` hold.
         history: the rows of its ``log.csv``, as numbers.
         windows: the test split of the data it was trained on.
-        tables: by symmetry, the group elements of the transformed test sets, one per window.
+        elements: by symmetry, the group elements of the transformed test sets, one per window.
         model: its net with the best weights.
     """
 
@@ -83,7 +83,7 @@ class Run:
     metrics: dict
     history: list
     windows: Windows
-    tables: dict
+    elements: dict
     model: torch.nn.Module
 
     @property
@@ -115,12 +115,12 @@ def open_run(folder, data_dirs, device):
     except (ValueError, TypeError, KeyError, RuntimeError) as error:  # RuntimeError: weights of another net
         raise InputError(f"{folder} is not a run of this program: {error!r:.100}; run it again") from None
     windows = Windows(data, meta, "test", device)
-    tables = {
-        name: read_table(data / file, len(windows))
+    elements = {
+        name: read_elements(data / file, len(windows))
         for name, file in meta["tables"]["test"].items()
         if name in SYMMETRIES
     }
-    return Run(folder, config, metrics, history, windows, tables, model)
+    return Run(folder, config, metrics, history, windows, elements, model)
 
 
 def find_data(folder, config, data_dirs):
@@ -297,7 +297,7 @@ def draw_transformed(runs, name):
     scaled down runs faster.
     """
     for index in range(len(runs[0].windows) // 2, len(runs[0].windows)):
-        g = runs[0].tables[name][[index]]
+        g = runs[0].elements[name][[index]]
         frames, mask = read(runs, torch.tensor([index]))
         moved, valid = transform(runs[0], name, g, frames, mask)
         if moved.shape[1] >= frames.shape[1] and not torch.equal(moved, frames):
@@ -309,7 +309,7 @@ def draw_transformed(runs, name):
 
 def transformations(runs):
     """Symmetries that have both a net among ``runs`` and a transformed test set."""
-    return [run.symmetry for run in runs if run.symmetry in run.tables]
+    return [run.symmetry for run in runs if run.symmetry in run.elements]
 
 
 def own_and_plain(runs, name):

@@ -3,13 +3,14 @@
     python -m evaluation.report results/                 # tables for a terminal; several folders may be given
     python -m evaluation.report results/ --markdown      # or --csv, one line per number
     python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
+    python -m evaluation.report results/ --measures      # other measures: VRMSE, bands of wavenumber, correlation time
     python -m evaluation.report results/ --factors       # scale nets and plain nets at every upscaling factor
     python -m evaluation.report results/ --figures DIR   # draw them by factor, number of samples and layer
     python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
     python -m evaluation.report --readme README.md       # write the tables between the README's markers again
 
 Runs that differ in the seed only are one row, mean +- sample standard deviation over n seeds. A marker in the README,
-<!-- report: FOLDER... [--verdicts | --factors] --> ... <!-- end -->, holds the command's own arguments.
+<!-- report: FOLDER... [--verdicts | --measures | --factors] --> ... <!-- end -->, holds the command's own arguments.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.claims import verdicts
+from evaluation.measures import BANDS
 from evaluation.runs import SETTINGS, collect, group_runs, load_runs, missing_runs, scale_and_plain
 from models import SYMMETRIES
 from utils import TEST_STEPS, InputError, exit_code, replacing
@@ -49,6 +51,8 @@ CAVEAT = {
     "RBC": "theirs: the paper on rbc_data.pt, as far as known; the release, mended, gave .15 where it says .65",
 }
 MEASURES = ("rmse", "ese")
+NUMBERS = ("vrmse", "correlation_time", *(f"rmse_{band}" for band in BANDS), "divergence", "divergence_of_truth")
+NUMBERS += ("windows_without_land", "rings_resolved", "ese_resolved")
 MISSING = """missing beside the others of the same sweep (a net that was never run takes the settings of another of its
 architecture; run.sh may have better ones):"""
 
@@ -185,6 +189,43 @@ def factor_tables(groups):
     return [skill, spectrum, by_frame]
 
 
+def measure_tables(groups):
+    """Measures of other benchmarks (``evaluation.measures``) on every test set of equal windows, with persistence."""
+    columns = {
+        "VRMSE 1": ("measures", "vrmse_per_step", 0),
+        f"VRMSE 1-{TEST_STEPS}": ("measures", "vrmse"),
+        **{f"RMSE {frame}": ("rmse_per_step", frame - 1) for frame in (1, TEST_STEPS // 2, TEST_STEPS)},
+        **{f"{band} k": ("measures", f"rmse_{band}") for band in BANDS},
+        "correlated": ("measures", "correlation_time"),
+        "divergence": ("measures", "divergence"),
+        "of truth": ("measures", "divergence_of_truth"),
+        "ESE resolved": ("measures", "ese_resolved"),
+    }
+
+    def cells(some, *path):
+        found = [[value for group in some for value in group.values(*path, *where)] for where in columns.values()]
+        forms = [".1f" if name == "correlated" else ".3f" for name in columns]
+        return [number_of(values, form) for values, form in zip(found, forms, strict=True)]
+
+    def table_on(name, counts):
+        note = (
+            f"by forecast frame; RMSE in bands of k, and ESE, of the {' or '.join(map(str, sorted(counts)))} windows "
+            "without land; docs/measures.md"
+        )
+        table = table_of(groups, f"measures on {name}", columns, lambda group: cells([group], "scores", name), note)
+        table.blocks.append(len(table.rows))
+        still = cells(groups, "baselines", "persistence", name)
+        table.rows.append(("persistence", ["", *(cell and Number(cell.mean, form=cell.form) for cell in still)]))
+        return table
+
+    names = test_sets(groups)
+    counts = [
+        {n for of in groups for n in of.values("scores", name, "measures", "windows_without_land")} for name in names
+    ]
+    # a set without was measured by factor only, or before there were measures
+    return [table_on(name, found) for name, found in zip(names, counts, strict=True) if found]
+
+
 def authors_table(groups):
     """Ours beside what is published, for nets of the paper's width on all data; None where there is no such net."""
     published = PUBLISHED[groups[0]["dataset"]]
@@ -299,6 +340,7 @@ def as_csv(groups):
         paths = [("scores", name, measure) for name in sets for measure in (*MEASURES, "ese_per_sample")]
         paths += [("baselines", "persistence", name, "rmse") for name in sets]
         paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative")]
+        paths += [("scores", name, "measures", measure) for name in sets for measure in NUMBERS]
         paths += [(name,) for name in ("parameters", "train_windows", "epochs", "peak_memory_mib")]
         what = [
             "+".join(group[name]) if isinstance(group[name], list) else group.runs[0].get(name, "") for name in settings
@@ -312,7 +354,7 @@ def as_csv(groups):
             if cell is not None:
                 path = path[path[0] == "baselines" :]
                 measure = f"{path[0]} {path[-1]}" if path[0] in ("persistence", "equivariance_error") else path[-1]
-                where = " x".join(name for name in path[1:-1] if name != "by_factor")
+                where = " x".join(name for name in path[1:-1] if name not in ("by_factor", "measures"))
                 writer.writerow(
                     [group.data, *what, measure, where, cell.mean, "" if cell.std is None else cell.std, cell.n]
                 )
@@ -337,11 +379,11 @@ def report_of(folders, form="text", subject="scores", match=""):
 
     Args:
         form: "text", "markdown" or "csv".
-        subject: "scores" (with errors of equivariance and costs), "rmse", "factors" or "verdicts".
+        subject: "scores" (with errors of equivariance and costs), "rmse", "measures", "factors" or "verdicts".
         match: a regular expression that the data set and the label of a row must match, such as "RBC Unet".
 
     Raises:
-        InputError: no finished run there, or a broken one; no scale net for "factors".
+        InputError: no finished run there, or a broken one; no scale net for "factors", no measures for "measures".
     """
     every = group_runs(load_runs(*folders))
     groups = [group for group in every if re.search(match, f"{group.title} {group.label}")]
@@ -355,10 +397,16 @@ def report_of(folders, form="text", subject="scores", match=""):
     experiments = {}
     for group in groups:
         experiments.setdefault(group.title, []).append(group)
-    tables = {"scores": tables_of, "rmse": lambda of: [score_table(of, "rmse")], "factors": factor_tables}[subject]
+    tables = {
+        "scores": tables_of,
+        "rmse": lambda of: [score_table(of, "rmse")],
+        "measures": measure_tables,
+        "factors": factor_tables,
+    }[subject]
     parts = [render(table) for members in experiments.values() for table in tables(members)]
     if not parts:
-        raise InputError(f"no scale net tested by factor in {', '.join(map(str, folders))}")
+        lack = {"measures": "run with measures (earlier runs have none)", "factors": "scale net tested by factor"}
+        raise InputError(f"no {lack[subject]} in {', '.join(map(str, folders))}")
     if form == "text":
         parts.append("+-: standard deviation over n seeds; *: best of its column among the nets of one architecture")
         commands = missing_runs(groups)
@@ -411,6 +459,7 @@ def parser_of_results(**options):
     for name, words in {
         "verdicts": "judge the paper's claims instead (evaluation/claims.py)",
         "rmse": "the RMSE tables alone",
+        "measures": "measures of other benchmarks instead (docs/measures.md)",
         "factors": "compare scale nets with plain nets by upscaling factor, and by frame, instead",
     }.items():
         subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.ndimage
 import torch
 
-from models import ARCHITECTURES, build_model, match
+from models import SKELETONS, build_model, match
 from utils import InputError, exit_code
 
 NETS = {"None": ("None", {}), **{f"C_{n}": ("Rot", {"rotation_order": n}) for n in (4, 8, 16)}}
@@ -75,7 +75,7 @@ def rotation_error(model, angle, seed=0, size=64):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--architecture", nargs="+", default=list(ARCHITECTURES))
+    add("--architecture", nargs="+", default=list(SKELETONS))
     add("--angle", type=float, nargs="+", default=[90, 45, 22.5, 15], help="in degrees (default 90 45 22.5 15)")
     add("--width", type=float, default=0.125, help="factor on every hidden width (default 0.125)")
     add("--kernel_size", type=int, default=3, help="odd side of the kernels (default 3)")
@@ -89,7 +89,7 @@ def main(argv=None):
             errors = np.zeros(len(args.angle))
             for seed in range(args.seeds):
                 try:
-                    architecture = match(architecture, ARCHITECTURES, "architecture")
+                    architecture = match(architecture, SKELETONS, "architecture")
                     model = untrained(architecture, symmetry, 5, args.width, seed, args.kernel_size, **options)
                 except ValueError as error:
                     raise InputError(error) from None

@@ -105,9 +105,12 @@ def net_of(settings, fields):
 
 
 def at(record, path):
-    """What lies at ``path`` in nested dicts, None where the path ends before."""
+    """What lies at ``path`` in nested dicts and lists, None where the path ends before."""
     for key in path:
-        record = record.get(key) if isinstance(record, dict) else None
+        try:
+            record = record[key]
+        except (KeyError, IndexError, TypeError):  # TypeError: neither a dict nor a list
+            return None
     return record
 
 
@@ -294,6 +297,8 @@ def missing_runs(groups):
         seeds = sorted({seed for group in members for seed in group.seeds})
         models = product(*(dict.fromkeys(group[name] for group in members) for name in ("architecture", "symmetry")))
         for architecture, symmetry in models:
+            if ARCHITECTURES[architecture].plain and symmetry != "None":
+                continue
             same = [group for group in members if group["architecture"] == architecture]
             found = [group for group in same if group["symmetry"] == symmetry]
             group = max(found or same[:1], key=lambda group: len(group.runs))

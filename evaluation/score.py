@@ -8,7 +8,8 @@ import torch
 from torch.nn.utils import parametrize
 
 from evaluation.equivariance import equivariance_error
-from evaluation.spectrum import log_spectrum, spectrum_error
+from evaluation.measures import summarise, window_measures
+from evaluation.spectrum import log_spectrum, resolved_rings, spectrum_error
 from models.fields import energetic
 from utils import MeanSquare, forecast, gather, processes, share
 
@@ -48,7 +49,7 @@ class TestSet:
 
 
 @torch.inference_mode()
-def score(forecasts, tests, past, steps, batch_size, workers=0, spectra=()):
+def score(forecasts, tests, past, steps, batch_size, workers=0, spectra=(), measured=()):
     """Score forecasts on every window of a test set, which is read and transformed once for all of them.
 
     Args:
@@ -57,17 +58,19 @@ def score(forecasts, tests, past, steps, batch_size, workers=0, spectra=()):
         tests: :class:`TestSet`.
         past, steps: input frames and forecast frames.
         spectra: names of the forecasts whose energy spectrum errors are wanted, too.
+        measured: names of those of which the measures of ``evaluation.measures`` are wanted, too.
 
     Returns:
         ``{name: scores}``, each a dict of ``rmse``, ``rmse_per_step``, ``window_mse`` (the mean squared error of every
         window, in their order) and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``. Where transformed
         windows differ in size, these are means over windows (of squares, for the RMSE), and ``by_factor`` holds the
-        same per group element, with the number of ``windows``.
+        same per group element, with the number of ``windows``. Of the measured ones ``measures``, per group element
+        only; with spectra these have ``ese_resolved``, the ESE over windows without land and the ``rings_resolved``.
     """
     rows = {}
     for element, index in tests.groups(past, steps):
         size = batch_size if element is None else max(1, int(batch_size / tests.symmetry.enlargement(element)))
-        found = score_windows(forecasts, tests, index, past, steps, size, workers, spectra)
+        found = score_windows(forecasts, tests, index, past, steps, size, workers, spectra, measured)
         if element is None:
             return found
         for name, row in found.items():
@@ -75,13 +78,15 @@ def score(forecasts, tests, past, steps, batch_size, workers=0, spectra=()):
     return {name: {**mean_over_windows(of.values()), "by_factor": of} for name, of in rows.items()}
 
 
-def score_windows(forecasts, tests, order, past, steps, batch_size, workers, spectra):
+def score_windows(forecasts, tests, order, past, steps, batch_size, workers, spectra, measured):
     """Scores of the windows ``order``, one of the groups of ``tests``.
 
     Every process scores a share of them, or all of them if they are fewer than the processes.
     """
     symmetry, elements = tests.symmetry, tests.elements
-    tallies = {name: Tally(name in spectra, tests.windows.fields) for name in forecasts}
+    enlargement = 1.0 if symmetry is None else symmetry.enlargement(elements[order[:1]])
+    fields = tests.windows.fields
+    tallies = {name: Tally(name in spectra, name in measured, fields, enlargement) for name in forecasts}
     before, after = (past, steps) if symmetry is None else symmetry.source_window(elements[order[:1]], past, steps)
     whole, divided = len(order), len(order) >= processes() > 1
     if divided:
@@ -96,32 +101,58 @@ def score_windows(forecasts, tests, order, past, steps, batch_size, workers, spe
 
 
 class Tally:
-    """What is added up of a forecast, batch by batch: squared errors and, if wanted, spectra."""
+    """What is kept of a forecast, batch by batch: squared errors and, if wanted, spectra and measures of every window.
 
-    def __init__(self, spectra, fields):
-        self.error, self.windows, self.predicted, self.true = MeanSquare(), [], [], []
-        self.spectra, self.energy = spectra, energetic(fields)
+    Args:
+        spectra, measured: whether they are wanted.
+        fields: what the data hold.
+        enlargement: how many times more points the windows have than before they were transformed.
+    """
+
+    def __init__(self, spectra, measured, fields, enlargement=1.0):
+        self.spectra, self.measured, self.fields, self.energy = spectra, measured, fields, energetic(fields)
+        self.enlargement, self.side = enlargement, 0
+        self.error, self.parts = MeanSquare(), {}
 
     def add(self, prediction, target, mask):
         self.error.add(prediction, target, mask)
-        self.windows.append(window_mse(prediction, target, mask))
+        self.side = max(target.shape[-2:])
+        found = {"mse": window_mse(prediction, target, mask)}
         if self.spectra:
-            self.predicted.append(log_spectrum(prediction[:, :, self.energy], mask))
-            self.true.append(log_spectrum(target[:, :, self.energy], mask))
+            found["predicted"] = log_spectrum(prediction[:, :, self.energy], mask)
+            found["true"] = log_spectrum(target[:, :, self.energy], mask)
+        if self.measured:
+            whole = torch.ones_like(found["mse"]) if mask is None else mask.flatten(1).all(1).double()
+            found |= {"whole": whole, **window_measures(prediction, target, self.fields, mask)}
+        for name, part in found.items():
+            self.parts.setdefault(name, []).append(part)
 
     def scores(self, whole=None):
         """The scores; of all processes' shares together where ``whole`` says how many windows they are."""
-        parts = [torch.cat(part) for part in (self.windows, self.predicted, self.true) if part]
+        parts = {name: torch.cat(part) for name, part in self.parts.items()}
         if whole is not None:
             self.error.collect()
-            parts = [gather(part, whole) for part in parts]
-        windows, *spectra = parts
+            parts = {name: gather(part, whole) for name, part in parts.items()}
         scores = {"rmse": self.error.rmse(), "rmse_per_step": self.error.per_step().sqrt().tolist()}
-        scores["window_mse"] = [float(f"{value:.6g}") for value in windows.tolist()]
+        scores["window_mse"] = [float(f"{value:.6g}") for value in parts.pop("mse").tolist()]
+        spectra = [parts.pop(name) for name in ("predicted", "true") if self.spectra]
         if self.spectra:
             scores["ese"] = spectrum_error(*spectra, "mean").item()
             scores["ese_per_sample"] = spectrum_error(*spectra, "per_sample").item()
+        if self.measured:
+            without_land = parts.pop("whole").bool()
+            scores["measures"] = summarise(parts, without_land)
+            if self.spectra and without_land.any():
+                scores["measures"] |= self.resolved(*(part[without_land] for part in spectra))
         return scores
+
+    def resolved(self, predicted, true):
+        """The ESE on the rings that the truth resolves, and how many these are."""
+        rings = resolved_rings(true, self.side, self.enlargement)
+        found = {"rings_resolved": int(rings.sum())}
+        if rings.any():
+            found["ese_resolved"] = spectrum_error(predicted[:, rings], true[:, rings]).item()
+        return found
 
 
 def window_mse(prediction, target, mask=None):
@@ -133,11 +164,14 @@ def window_mse(prediction, target, mask=None):
 
 
 def mean_over_windows(rows):
-    """One dict of scores from several, each with its number of ``windows``: RMSEs by their squares, the rest as is."""
+    """One dict of scores from several, each with its number of ``windows``: RMSEs by their squares, the rest as is.
+
+    Measures stay by group element: a wavenumber of one factor is another one of another.
+    """
     rows = list(rows)
     weights = np.array([row["windows"] for row in rows])
     means = {}
-    for name in rows[0].keys() - {"windows", "window_mse"}:
+    for name in rows[0].keys() - {"windows", "window_mse", "measures"}:
         values = np.array([row[name] for row in rows])
         if name.startswith("ese"):
             means[name] = float(np.average(values, 0, weights))

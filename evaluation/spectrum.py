@@ -6,18 +6,16 @@ import numpy as np
 import torch
 
 FLOOR = 1e-20  # of a ring's power under the logarithm: only a forecast without any fluctuation reaches it
+ROUNDING = 1e-10  # of the strongest ring's power: below may lie the rounding of float32 frames with a mean motion
 CHUNK = 16  # samples transformed at once: faster than one huge batch on a CPU, and bounded memory
 
 
-def rings(height, width, device=None):
-    """Rings of integer radius in the half plane of ``rfft2``.
-
-    The radius is the physical wavenumber in units of the fundamental of the longer side, rounded down; the centre is
-    the zero frequency. (The release centres its rings half a cell off.)
+def wavenumbers(height, width, device=None):
+    """Modes in the half plane of ``rfft2``: their wavenumbers, and how often each stands in the full plane.
 
     Returns:
-        ``(ring, weight, size)``: the ring of every mode, ``(height * (width // 2 + 1),)`` int64, how often the mode
-        stands in the full plane, 1 or 2, and how many modes of that plane each ring has, ``(rings,)`` float64.
+        ``(radius, weight)``, both ``(height, width // 2 + 1)`` float64: the physical wavenumber in units of the
+        fundamental of the longer side, and 1 or 2.
     """
     longer = max(height, width)
     ky = torch.fft.fftfreq(height, 1 / longer, dtype=torch.float64, device=device)
@@ -28,9 +26,23 @@ def rings(height, width, device=None):
     if width % 2 == 0:
         weight[:, -1] = 1  # the Nyquist column is its own mirror image
     # The products of frequencies and sides are whole numbers up to rounding; do not let it drop them a ring.
-    ring, weight = (radius + 1e-9).long().flatten(), weight.flatten()
+    return radius + 1e-9, weight
+
+
+def rings(height, width, device=None):
+    """Rings of integer radius: the wavenumber, see :func:`wavenumbers`, rounded down.
+
+    The centre is the zero frequency. (The release centres its rings half a cell off.)
+
+    Returns:
+        ``(ring, weight, size)``: the ring of every mode, ``(height * (width // 2 + 1),)`` int64, how often the mode
+        stands in the full plane, 1 or 2, and how many modes of that plane each ring has, ``(rings,)`` float64.
+    """
+    radius, weight = (plane.flatten() for plane in wavenumbers(height, width, device))
     # Calculated here rather than asked for: a GPU would have to be waited for.
+    longer = max(height, width)
     outermost = int(math.hypot(height // 2 * longer / height, width // 2 * longer / width) + 1e-9)
+    ring = radius.long()
     return ring, weight, weight.new_zeros(outermost + 1).index_add_(0, ring, weight)
 
 
@@ -92,6 +104,23 @@ def spectrum_error(prediction, target, definition="mean"):
     elif definition != "per_sample":
         raise ValueError(f'definition must be "mean" or "per_sample", got {definition!r}')
     return difference.square().mean().sqrt()
+
+
+def resolved_rings(target, side, enlargement=1.0):
+    """Which rings of log spectra ``(n, rings)`` say something about the truth: bool ``(rings,)``.
+
+    They are complete, reach no further than the Nyquist wavenumber of the flow as it was before it was scaled up, and
+    the truth's mean log power in them is above the rounding of its frames. A truth at rest has none.
+
+    Args:
+        target: of the truth, see :func:`log_spectrum`.
+        side: points along the longer side.
+        enlargement: how many times more points the flow has than before it was transformed.
+    """
+    ring = torch.arange(1, target.shape[1] + 1, device=target.device)
+    power = target.mean(0)
+    least = max(power.max() + math.log10(ROUNDING), math.log10(FLOOR))
+    return (ring <= side / 2 / math.sqrt(enlargement) + 1e-9) & (power > least)
 
 
 def energy_spectrum_error(prediction, target, mask=None, definition="mean"):

@@ -41,7 +41,7 @@ from torch.utils.flop_counter import flop_registry
 
 from evaluation.spectrum import energy_spectrum_error
 from flows.windows import Windows
-from models import ARCHITECTURES, SYMMETRIES, build_model, match
+from models import SKELETONS, SYMMETRIES, build_model, match
 from models.backbone import repeat_pixels
 from models.magnitude import MagnitudeConv2d, MagnitudeUpsampling
 from models.rotation import SteerableConv2d
@@ -472,7 +472,7 @@ def show_loader(loader, batch, rows):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--architecture", nargs="+", default=list(ARCHITECTURES))
+    add("--architecture", nargs="+", default=list(SKELETONS))
     add("--symmetry", nargs="+", default=list(SYMMETRIES))
     add("--batch", type=int, nargs="+", default=[2])
     add("--width", type=float, default=1.0)
@@ -487,7 +487,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     args.device = choose_device(args.device)
     try:
-        architectures = [match(name, ARCHITECTURES, "architecture") for name in args.architecture]
+        architectures = [match(name, SKELETONS, "architecture") for name in args.architecture]
         symmetries = [match(name, SYMMETRIES, "symmetry") for name in args.symmetry]
     except ValueError as error:
         raise InputError(error) from None

@@ -31,7 +31,7 @@ STYLE = {
 # Colours that the colour-blind can tell apart; those of lines are of Okabe and Ito (2008).
 DIVERGING, SEQUENTIAL, TURNING = "RdBu_r", "cividis", "PuOr_r"
 COLOURS = {"None": "0.5", "UM": "#0072B2", "Mag": "#D55E00", "Rot": "#009E73", "Scale": "#CC79A7"}
-LINES = {"ResNet": "--", "Unet": "-", "ConvNet": "-."}
+LINES = {"ResNet": "--", "Unet": "-", "ConvNet": "-.", "FNO": ":"}
 LAND = "0.8"
 # Settings that a label names where runs that are drawn together differ in them, and its words for them.
 SETTINGS = {

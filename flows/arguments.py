@@ -33,6 +33,14 @@ def fraction(word):
     raise argparse.ArgumentTypeError(f"{word!r} is not in 0 <= fraction < 1")
 
 
+def positive(word):
+    """An argparse type: a number above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(word) < float("inf"):
+            return float(word)
+    raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
+
+
 def degrees(word):
     """An argparse type: an angle in degrees."""
     with contextlib.suppress(ValueError):

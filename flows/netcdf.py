@@ -115,7 +115,7 @@ def ascending(coordinate):
     return values[order], order
 
 
-def turn(west, east):
+def degrees_east(west, east):
     """Degrees from west to east, a whole turn where they are the same meridian."""
     return (east - west) % 360 or 360
 
@@ -135,7 +135,7 @@ def between(low, high, values, order):
     """
     size, step = len(values), np.ptp(values) / max(len(values) - 1, 1)
     values = values[: np.searchsorted(values, values[0] + 360 - step / 2)]
-    inside = np.ones(len(values), bool) if low is None else (values - low) % 360 <= turn(low, high)
+    inside = np.ones(len(values), bool) if low is None else (values - low) % 360 <= degrees_east(low, high)
     edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
     pieces = list(zip(edges[::2], edges[1::2], strict=True))
     if len(pieces) == 2 and values[0] + 360 - values[-1] < 1.5 * step:

@@ -195,7 +195,7 @@ def ocean_source(record, max_land, keep_zeros=False, label="survey"):
     Args:
         record: Record of the files.
         max_land: tiles with a larger fraction of land are dropped. Land is what is missing in any frame.
-        keep_zeros: points where u and v are 0 in all frames are still water; by default they are land without a fill.
+        keep_zeros: points where u and v are 0 in all frames are valid; by default they are land without a fill.
         label: of the progress bar.
 
     Raises:
@@ -206,7 +206,7 @@ def ocean_source(record, max_land, keep_zeros=False, label="survey"):
     times, calendar = regions[0].times, regions[0].files[0].calendar
     notes += sudden_changes(times, change, calendar)
     if empty.all():
-        raise InputError("every frame is without any value in some region (grid): there is no water; give other files")
+        raise InputError("every frame is without any value in some region (grid): no point is valid; give other files")
     share = sum(still.sum() for still in zero) / sum(still.size for still in zero)
     if share and not keep_zeros:
         land = [hidden | still for hidden, still in zip(land, zero, strict=True)]

@@ -123,7 +123,7 @@ def choose_tiles(corners, land, size, max_land):
     kept = np.flatnonzero((dry <= max_land) & (dry < 1))
     if not kept.size:
         least = np.ceil(1000 * dry.min()) / 1000
-        advice = "there is no water: all is missing or 0"
+        advice = "no point is valid: all are missing or 0"
         if dry.min() < 1:
             advice = f"--max_land {least:.3f} would keep {(dry <= least).sum()}"
         raise InputError(

@@ -71,7 +71,7 @@ def load_meta(folder):
     raise InputError(f"{path} does not match its id: it was changed since; run data_prep.py again")
 
 
-def read_table(path, count):
+def read_elements(path, count):
     """Group elements of a transformed test set, one per window, as data_prep.py drew them."""
     try:
         with np.load(path) as file:
@@ -225,7 +225,7 @@ def describe_split(folder, name, source, split, frames):
     }
 
 
-def draw_tables(count, source, args):
+def draw_elements(count, source, args):
     """One group element per test window for every symmetry: ``{name: (count, ...) float32}``.
 
     Tiles that are not square get half turns only, which keep their shape.
@@ -240,11 +240,11 @@ def draw_tables(count, source, args):
         "Scale": Scale(release_factors=args.scale_factors == "release"),
     }
     del symmetries["None"]
-    tables = {}
+    elements = {}
     for name, symmetry in symmetries.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{args.seed} {name}".encode()))
-        tables[name] = symmetry.on(source.fields).sample(count, generator)
-    factors, steps = tables["Scale"].unique(), min(TEST_STEPS, args.horizon)
+        elements[name] = symmetry.on(source.fields).sample(count, generator)
+    factors, steps = elements["Scale"].unique(), min(TEST_STEPS, args.horizon)
     wanted = [symmetries["Scale"].source_window(factor[None], args.history, steps) for factor in factors]
     if all(before > args.history or after > args.horizon for before, after in wanted):
         drawn = ", ".join(f"{factor:g}" for factor in factors)
@@ -252,11 +252,11 @@ def draw_tables(count, source, args):
             f"--scale_factors {args.scale_factors} drew {drawn} for the test windows, which want more than the "
             f"{args.history} + {args.horizon} prepared frames; raise the third of --splits or take another --seed"
         )
-    return {name: elements.numpy() for name, elements in tables.items()}
+    return {name: drawn.numpy() for name, drawn in elements.items()}
 
 
 def write_dataset(folder, dataset, sources, args, centre=False):
-    """Write splits, masks, tables and meta.json of a data set.
+    """Write splits, masks, group elements and meta.json of a data set.
 
     Args:
         folder: an empty folder.
@@ -271,7 +271,7 @@ def write_dataset(folder, dataset, sources, args, centre=False):
     """
     window, given, source = args.history + args.horizon, sources, sources["train"]
     sources, plans = plan(given, window, args.gap, args.splits)
-    tables = draw_tables(plans["test"].count, source, args)
+    elements = draw_elements(plans["test"].count, source, args)
     frames = {name: write_frames(folder / f"{name}.npy", sources[name], split) for name, split in plans.items()}
     mean, std = measure(frames["train"], source.mask, source.fields, centre)
     for name in plans:
@@ -281,9 +281,9 @@ def write_dataset(folder, dataset, sources, args, centre=False):
     )
     divergence = None if velocity is None else orientation(frames["train"][:, :, velocity], source.mask)
     splits = {name: describe_split(folder, name, sources[name], split, frames[name]) for name, split in plans.items()}
-    files = {name: f"test_{name.lower()}.npz" for name in tables}
-    for name, elements in tables.items():
-        np.savez(folder / files[name], elements=elements)
+    files = {name: f"test_{name.lower()}.npz" for name in elements}
+    for name, drawn in elements.items():
+        np.savez(folder / files[name], elements=drawn)
     meta = {
         "schema": SCHEMA,
         "dataset": dataset,
@@ -304,7 +304,7 @@ def write_dataset(folder, dataset, sources, args, centre=False):
         "orientation": divergence and dict(zip(("divergence", "reversed"), divergence, strict=True)),
         "splits": splits,
         "tables": {"test": files},
-        "table_sha256": {"test": {name: checksum(elements) for name, elements in tables.items()}},
+        "table_sha256": {"test": {name: checksum(drawn) for name, drawn in elements.items()}},
     }
     meta["id"] = identity(meta)
     write_json(folder / "meta.json", meta)

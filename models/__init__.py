@@ -27,6 +27,7 @@ Conventions, kept everywhere:
 import dataclasses
 
 from models.backbone import ConvNet, ResNet, Symmetry, UNet
+from models.fourier import FNO
 from models.magnitude import Magnitude
 from models.rotation import Rotation
 from models.scale import Scale
@@ -36,7 +37,8 @@ from models.uniform_motion import UniformMotion
 SYMMETRIES = {
     symmetry.name: symmetry for symmetry in (Translation(), UniformMotion(), Magnitude(), Rotation(), Scale())
 }
-ARCHITECTURES = {"ResNet": ResNet, "Unet": UNet, "ConvNet": ConvNet}
+SKELETONS = {"ResNet": ResNet, "Unet": UNet, "ConvNet": ConvNet}  # built from the layers of any symmetry
+ARCHITECTURES = {**SKELETONS, "FNO": FNO}
 FRAMES = ("UM", "Mag", "Rot")  # symmetries that any net can be given by a frame of reference, in this order
 
 
@@ -54,7 +56,7 @@ def build_model(
     """Build a forecaster.
 
     Args:
-        architecture: "ResNet", "Unet" or "ConvNet", in any case of letters.
+        architecture: "ResNet", "Unet", "ConvNet" or, of symmetry None only, "FNO", in any case of letters.
         symmetry: a key of ``SYMMETRIES``, in any case of letters, or a :class:`~models.backbone.Symmetry`.
         input_length: number of past frames it reads.
         kernel_size: odd side of the square kernels.
@@ -69,7 +71,8 @@ def build_model(
         An ``nn.Module`` that maps ``(n, input_length, C, H, W)`` to ``(n, C, H, W)``.
 
     Raises:
-        ValueError: an unknown name, field or option, an even kernel, or a length or width that is not positive.
+        ValueError: an unknown name, field or option, an even kernel, a length or width that is not positive, or an
+            architecture that does not go with the symmetry.
     """
     if input_length < 1:
         raise ValueError(f"input_length must be at least 1, got {input_length}")

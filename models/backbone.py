@@ -189,9 +189,15 @@ class Forecaster(nn.Module):
     """
 
     size_multiple = 1
+    plain = False  # whether it is built without the layers of a symmetry
+
+    @classmethod
+    def accept(cls, symmetry):
+        """ValueError if the net cannot be built for this symmetry."""
 
     def __init__(self, symmetry, input_length, kernel_size=3, width=1.0, frames=()):
         super().__init__()
+        self.accept(symmetry)
         self.symmetry, self.input_length, self.kernel_size, self.width = symmetry, input_length, kernel_size, width
         self.quarter_turns = next((frame for frame in frames if frame.name == "Rot"), None)
         self.frames = [frame for frame in frames if frame.name != "Rot"]

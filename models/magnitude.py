@@ -13,7 +13,7 @@ own: a velocity and a temperature.
 Relaxed by gains: a bias counts for the range plus eps, in units of the prepared data. Free: an ordinary
 convolution is added under the ReLU.
 
-The ratio needs a guard where a component does not vary (land, still water). The release adds 1e-6 to every range,
+The ratio needs a guard where a component does not vary (land, flow at rest). The release adds 1e-6 to every range,
 which breaks the symmetry for weak flows; what :func:`ranges_and_ratios` adds scales with the flow.
 """
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import interpolate, pad
 
 from evaluation.ablation import VARIANTS, Replicated, variant_of
-from models import ARCHITECTURES, SYMMETRIES, build_model
+from models import SKELETONS, SYMMETRIES, build_model
 from models.fields import Features
 from models.magnitude import MagnitudeConv2d
 from models.uniform_motion import UniformMotionConv2d
@@ -23,7 +23,7 @@ def shapes(net):
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize(("symmetry", "name"), ALL)
 def test_variants_are_nets_that_differ(symmetry, name, architecture):
     """They forecast any fields and learn everywhere; what they compute is not what the net itself computes."""
@@ -38,7 +38,7 @@ def test_variants_are_nets_that_differ(symmetry, name, architecture):
 
 
 @pytest.mark.parametrize("symmetry", ["UM", "Mag"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 def test_free_nets_have_the_weights_of_the_constrained_and_not_their_symmetry(symmetry, architecture):
     net, own = make(symmetry, "free", architecture), make(symmetry, "", architecture)
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in own.parameters())

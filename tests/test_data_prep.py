@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared import digest, prepare, read_meta, read_windows, refused, vortices
 
 import data_prep
 from flows import store
@@ -26,47 +27,11 @@ from flows.splits import first_windows, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
 from simulation.rayleigh_benard import PRESETS
-from utils import InputError, exit_code
+from utils import InputError
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared" / "data" / "ocean" / "ocean_current_sample.pt"
 SMALL = ["--stride", "2", "--tile", "4", "--history", "3", "--horizon", "2", "--splits", "13", "8", "9", "--gap", "0"]
-
-
-def prepare(*argv):
-    """Run the command line in this process; returns the exit code."""
-    try:
-        return exit_code(lambda: data_prep.main([str(word) for word in argv]))
-    except SystemExit as stop:  # argparse
-        return stop.code
-
-
-def refused(capsys, folder, *argv, usage=False):
-    """Run a command that must end in one line and exit code 2 and leave nothing; returns that line."""
-    data = folder / "data"
-    assert prepare(*argv, "--data_dir", data) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert "Traceback" not in "".join(lines)
-    assert usage or len(lines) == 1, lines
-    assert not data.exists()
-    return lines[-1]
-
-
-def read_meta(folder):
-    return json.loads((folder / "meta.json").read_text())
-
-
-def read_windows(folder, name):
-    """All windows of a split, ``(count, window, 2, h, w)``, cut as the training does."""
-    meta = read_meta(folder)
-    length = meta["history"] + meta["horizon"]
-    frames = np.load(folder / f"{name}.npy")
-    tiles, starts = window_starts(meta["splits"][name], length)
-    return np.stack([frames[tile, start : start + length] for tile, start in zip(tiles, starts, strict=True)])
-
-
-def digest(folder):
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +270,7 @@ def test_protocol_of_ocean_files(files, gap):
     assert data_prep.parse_args(["ocean", *files.split()]).gap == gap
 
 
-# ---------------------------------------------------------------- orientation, tables, summary
+# ---------------------------------------------------------------- orientation, group elements, summary
 
 
 def test_orientation_of_the_authors_sample():
@@ -313,16 +278,6 @@ def test_orientation_of_the_authors_sample():
         pytest.skip("no ../shared")
     frames = torch.load(SAMPLE, weights_only=True).numpy()[None]
     np.testing.assert_allclose(store.orientation(frames, None), [0.076, 0.348], atol=5e-4)
-
-
-def vortices(rows=16, columns=24, frames=12):
-    """A divergence-free flow on the grid with v along increasing rows, ``(frames, 2, rows, columns)``."""
-    y, x = np.mgrid[: rows + 2, : columns + 2]
-    t = np.arange(frames)[:, None, None]
-    stream = np.sin(0.5 * x + 0.1 * t) * np.cos(0.4 * y) + 0.5 * np.cos(0.3 * x - 0.6 * y + 0.2 * t)
-    u = -(stream[:, 2:, 1:-1] - stream[:, :-2, 1:-1])
-    v = stream[:, 1:-1, 2:] - stream[:, 1:-1, :-2]
-    return np.stack([u, v], 1).astype(np.float32)
 
 
 @pytest.mark.parametrize(("right", "turned", "warned"), [(1, 0, False), (1, 1.15, False), (1, 1.6, True), (0, 1, True)])
@@ -336,7 +291,7 @@ def test_orientation_is_printed_and_warned_of(tmp_path, capsys, right, turned, w
     assert ("upside down" in capsys.readouterr().out) == warned
 
 
-def test_orientation_looks_at_water_only():
+def test_orientation_looks_at_valid_points_only():
     flow = vortices()[None]
     land = flow.copy()
     land[..., 4:7, 5:9] = 0
@@ -346,7 +301,7 @@ def test_orientation_looks_at_water_only():
     assert store.orientation(flow[..., :2, :], None) is None
 
 
-def test_tables_are_seeded_and_one_per_test_window(raw, prepared, tmp_path):
+def test_group_elements_are_seeded_and_one_per_test_window(raw, prepared, tmp_path):
     np.save(tmp_path / "raw.npy", raw)
     for seed in (0, 1):
         folder = tmp_path / str(seed)

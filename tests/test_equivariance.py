@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import ARCHITECTURES, FRAMES, SYMMETRIES, build_model
+from models import FRAMES, SKELETONS, SYMMETRIES, build_model
 from utils import roll_out
 
 DOCS = Path(__file__).parents[1] / "docs" / "symmetries.md"
@@ -59,7 +59,7 @@ def is_exact(symmetry, frame, name):
 
 
 @pytest.mark.parametrize("fields", FIELDS, ids="+".join)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_nets_keep_what_they_should_and_nothing_else(symmetry, architecture, fields):
     """Whatever is not exact is a control: a test that it passed by accident could not fail."""
@@ -78,7 +78,7 @@ def test_nets_keep_what_they_should_and_nothing_else(symmetry, architecture, fie
 @pytest.mark.parametrize("symmetry", ["None", "Rot"])
 def test_in_training_mode(symmetry):
     """Batch norms take their statistics from the batch, over the group as over the samples."""
-    for architecture, fields in itertools.product(ARCHITECTURES, FIELDS):
+    for architecture, fields in itertools.product(SKELETONS, FIELDS):
         net = make(architecture, symmetry, fields, ("UM", "Mag"), training=True)
         turned = torch.full((2,), 90.0)
         x = torch.randn(2, 3, SYMMETRIES["Rot"].on(fields).components, 16, 16).double()
@@ -96,7 +96,7 @@ def table():
         cells = []
         for name in FRAMES:
             nets = [
-                (make(a, symmetry, fields, frame), fields) for a, fields in itertools.product(ARCHITECTURES, FIELDS)
+                (make(a, symmetry, fields, frame), fields) for a, fields in itertools.product(SKELETONS, FIELDS)
             ]
             cells.append("exact" if max(error(net, name, fields) for net, fields in nets) < EXACT else "-")
         lines.append(f"| {symmetry} | {','.join(frame) or '-'} | {' | '.join(cells)} |")

@@ -42,8 +42,8 @@ def test_rmse_is_that_of_numpy(size, seed):
     prediction, target = torch.randn(2, 3, 4, 2, *size, dtype=torch.float64)
     mask = torch.rand(3, 1, *size) < 0.7
     mask[:, :, 0, 0] = True
-    water = mask[:, None].expand_as(target).numpy()
-    expected = np.sqrt(np.mean((prediction.numpy() - target.numpy())[water] ** 2))
+    valid = mask[:, None].expand_as(target).numpy()
+    expected = np.sqrt(np.mean((prediction.numpy() - target.numpy())[valid] ** 2))
     assert rmse(prediction, target, mask).item() == pytest.approx(expected)
     per_step = rmse(prediction, target, mask, per_step=True)
     assert per_step.square().mean().sqrt().item() == pytest.approx(expected)

@@ -399,10 +399,10 @@ def test_a_transformed_window_is_one_that_changes(runs, monkeypatch):
     monkeypatch.setattr(figures, "draw_forecasts", lambda runs, frames, mask, title: titles.append(title))
     angles = torch.full((len(plain.windows),), 360.0)
     angles[[0, middle + 1, middle + 2]] = torch.tensor([180.0, 90, 270])
-    figures.draw_transformed([figures.Run(**{**vars(plain), "tables": {"Rot": angles}})], "Rot")
+    figures.draw_transformed([figures.Run(**{**vars(plain), "elements": {"Rot": angles}})], "Rot")
     assert titles == [f"test window {middle + 1}, turned by 90°"]
     angles[:] = 360
-    assert figures.draw_transformed([figures.Run(**{**vars(plain), "tables": {"Rot": angles}})], "Rot") is None
+    assert figures.draw_transformed([figures.Run(**{**vars(plain), "elements": {"Rot": angles}})], "Rot") is None
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import nn
 
-from models import ARCHITECTURES, SYMMETRIES, build_model
+from models import SKELETONS, SYMMETRIES, build_model
 from models.rotation import kernel_basis
 from utils import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 FROZEN = Path(__file__).parent / "data" / "frozen"
-NETS = [(architecture, symmetry) for architecture in ARCHITECTURES for symmetry in SYMMETRIES]
+NETS = [(architecture, symmetry) for architecture in SKELETONS for symmetry in SYMMETRIES]
 KINDS = [("vector",), ("scalar",), ("regular",), ("vector", "scalar")]
 GROUPS = [(4, False), (8, False), (8, True)]
 

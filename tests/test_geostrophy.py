@@ -6,8 +6,7 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import pytest
-from test_data_prep import prepare, read_meta, refused
-from test_hdf5 import raw_windows
+from prepared import prepare, raw_windows, read_meta, refused
 
 from flows.currents import describe_file
 from flows.geostrophy import geostrophic

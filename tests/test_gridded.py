@@ -6,8 +6,7 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import pytest
-from test_data_prep import prepare, read_meta, refused
-from test_hdf5 import raw_windows
+from prepared import prepare, raw_windows, read_meta, refused
 
 STORM = Path(__file__).parents[2] / "shared" / "data" / "weather_storm"
 X, Y, T = np.arange(11) * 2.5 + 200, np.arange(7) * 1.25 + 20, np.arange(9) * 6

@@ -7,10 +7,9 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
-from test_data_prep import prepare, read_meta, read_windows, refused
+from prepared import prepare, raw_windows, read_meta, refused
 
 from flows.download import HOW
-from models.fields import of_component
 
 X, Y, T = np.arange(11) * 0.5 + 1, np.arange(7) * 0.25 - 3, np.arange(5) * 0.125
 SMALL = ["--history", 3, "--horizon", 1]
@@ -41,13 +40,6 @@ def frames_of(b, *functions):
 def windows_of(trajectories, *functions):
     frames = [frames_of(b, *functions) for b in trajectories]
     return np.stack([flow[start : start + 4] for flow in frames for start in (0, 1)])
-
-
-def raw_windows(folder, split):
-    """Windows of a split in the units of the raw data."""
-    meta = read_meta(folder)
-    mean, std = (np.array(of_component(meta["fields"], meta[key]))[:, None, None] for key in ("mean", "std"))
-    return read_windows(folder, split) * std + mean
 
 
 def write_well(path, trajectories=(0, 1, 2), **changes):

@@ -2,11 +2,14 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import data_prep
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -14,7 +17,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # From the bottom up. A module may import those of lower floors, and those of its own as long as there is no circle.
 FLOORS = [
     "models",
-    "evaluation.rmse evaluation.spectrum evaluation.equivariance evaluation.ablation evaluation.__init__",
+    "evaluation.rmse evaluation.spectrum evaluation.measures evaluation.equivariance evaluation.ablation "
+    "evaluation.__init__",
     "utils",
     "simulation",
     "flows",
@@ -102,6 +106,17 @@ def test_named_tests_and_files_exist():
             r"`((?:models|evaluation|flows|simulation|tests|docs)/[\w./]+\.\w+)`", document.read_text()
         ):
             assert (ROOT / name).exists(), f"{document.name} names {name}"
+
+
+def test_commands_of_data_prep_are_right():
+    """Those in backquotes or in fences, as far as the command line can tell."""
+    commands = []
+    for document in DOCUMENTS:
+        text = document.read_text().replace("\\\n", " ")
+        commands += re.findall(r"(?:^|`)python data_prep\.py ([^`#\n]+)", text, re.MULTILINE)
+    assert len(commands) > 10
+    for command in commands:
+        assert data_prep.parse_args(shlex.split(command)).command
 
 
 def test_readme_python_runs():

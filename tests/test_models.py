@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import interpolate, pad
 from torch.nn.utils import parametrize
 
-from models import ARCHITECTURES, SYMMETRIES, build_model
+from models import SKELETONS, SYMMETRIES, build_model
 from models.backbone import RepeatedPixelKernel
 from models.fields import Features
 from models.magnitude import EPSILON, MagnitudeConv2d
@@ -46,7 +46,7 @@ def error(model, symmetry, g, x):
         return torch.where(difference == 0, 0, difference / expected.flatten(1).abs().amax(1)).max().item()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize("symmetry", EXACT)
 @settings(max_examples=8, deadline=None)
 @given(
@@ -63,14 +63,14 @@ def test_nets_are_equivariant(architecture, symmetry, seed, size, input_length, 
     assert error(model, SYMMETRIES[symmetry], ELEMENTS[symmetry][far], x) < 1e-10
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize(("symmetry", "far"), [("Mag", True), ("Rot", False)])
 def test_single_precision(architecture, symmetry, far):
     model, x = make(architecture, symmetry, dtype=torch.float32), torch.randn(2, 5, 2, 32, 32)
     assert error(model, SYMMETRIES[symmetry], ELEMENTS[symmetry][far], x) < 1e-4
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize(("bfloat16", "tolerance"), [(False, 1e-5), (True, 0.02)])
 def test_low_precision(architecture, bfloat16, tolerance):
     """A fast frame of reference takes no digits: its mean never enters the net (else 2e-5, and .2 in bfloat16)."""
@@ -83,9 +83,9 @@ def test_low_precision(architecture, bfloat16, tolerance):
     assert (moved - forecast).abs().max() < tolerance * forecast.abs().max()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
-def test_land_and_still_water(architecture, symmetry):
+def test_land_and_flow_at_rest(architecture, symmetry):
     """Patches without any variation give numbers, and gradients that are numbers; the symmetry stays exact."""
     x = torch.randn(3, 5, 2, 32, 32, dtype=torch.float64)
     x[0, :, :, :12] = 0  # land
@@ -146,7 +146,7 @@ def test_magnitude_of_a_still_flow_is_still():
     assert torch.equal(model(torch.zeros(1, 5, 2, 16, 16).double()), torch.zeros(1, 2, 16, 16).double())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_every_parameter_learns(architecture, symmetry):
     model = make(architecture, symmetry, width=0.25).train()
@@ -337,7 +337,7 @@ def test_kernels_are_derived_once_per_roll_out(symmetry):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"architecture": "VGG"}, "unknown architecture 'VGG'; choose from ResNet, Unet, ConvNet"),
+        ({"architecture": "VGG"}, "unknown architecture 'VGG'; choose from ResNet, Unet, ConvNet, FNO"),
         ({"symmetry": "Color"}, "unknown symmetry 'Color'"),
         ({"kernel_size": 4}, "kernel_size must be odd and positive, got 4"),
         ({"input_length": 0}, "input_length must be at least 1, got 0"),
@@ -351,7 +351,7 @@ def test_build_model_refuses(arguments, message):
 
 
 def test_names_in_any_case():
-    assert isinstance(build_model("unet", "um", 2, width=0.1), ARCHITECTURES["Unet"])
+    assert isinstance(build_model("unet", "um", 2, width=0.1), SKELETONS["Unet"])
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)

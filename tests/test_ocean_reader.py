@@ -7,7 +7,7 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import pytest
-from test_data_prep import digest, prepare, read_meta, read_windows, refused, vortices
+from prepared import digest, prepare, read_meta, read_windows, refused, vortices
 
 from flows.classic import refuse_damaged_classic
 from flows.currents import SPEED_UNITS, read_stored, unit_of
@@ -349,8 +349,8 @@ def test_reference_equals_the_field(field, reference):
     assert meta["mean"] == [0]
     np.testing.assert_allclose(found, windows / meta["std"], rtol=1e-6)
     begin, end = meta["splits"]["train"]["segments"][0]
-    water = np.concatenate([tile[begin:end][..., ~np.isnan(tile).any((0, 1))].ravel() for tile in tiles])
-    assert meta["std"] == pytest.approx([np.sqrt(np.mean(water**2))], rel=1e-6)
+    valid = np.concatenate([tile[begin:end][..., ~np.isnan(tile).any((0, 1))].ravel() for tile in tiles])
+    assert meta["std"] == pytest.approx([np.sqrt(np.mean(valid**2))], rel=1e-6)
     mask = np.load(reference / meta["splits"]["train"]["mask"])
     np.testing.assert_array_equal(mask, [~np.isnan(tile).any((0, 1)) for tile in tiles])
     assert not np.load(reference / "train.npy")[
@@ -359,7 +359,7 @@ def test_reference_equals_the_field(field, reference):
     assert meta["splits"]["train"]["land"] == pytest.approx(1 - mask.mean())
 
 
-def test_no_mask_where_all_is_water(tmp_path, capsys):
+def test_no_mask_where_all_is_valid(tmp_path, capsys):
     flow = vortices(17, 26)
     flow[:, :, 12:, 3:7] = np.nan
     command = ("ocean", "--train", write(tmp_path / "a.nc", flow), "--data_dir", tmp_path, *SMALL[:-2])
@@ -538,19 +538,19 @@ def test_rtofs(tmp_path, capsys):
     with netCDF4.Dataset(file) as dataset:
         flow = np.stack([dataset[name][:].astype("f8").filled(np.nan) for name in ("water_u", "water_v")], 1)
     tiles = np.stack([flow[:, :, y : y + 16, x : x + 16] for y, x in ((0, 0), (0, 16), (16, 0))])
-    water = np.isfinite(tiles).all((1, 2))
+    valid = np.isfinite(tiles).all((1, 2))
     assert meta["time_step"] == 3 * 3600
     for name, first, frames, begin in (
         ("train", 0, 32, "2024-10-28T03:00:00"),
         ("valid", 33, 15, "2024-11-01T06:00:00"),
         ("test", 49, 15, "2024-11-03T06:00:00"),
     ):
-        np.testing.assert_array_equal(np.load(tmp_path / "ocean" / f"{name}_mask.npy"), water)
-        expected = np.where(water[:, None, None], tiles[:, first : first + frames], 0)
+        np.testing.assert_array_equal(np.load(tmp_path / "ocean" / f"{name}_mask.npy"), valid)
+        expected = np.where(valid[:, None, None], tiles[:, first : first + frames], 0)
         found = np.load(tmp_path / "ocean" / f"{name}.npy") * np.float64(meta["std"])
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert meta["splits"][name]["begin"] == begin
-    moving = tiles[:, :32].transpose(1, 2, 0, 3, 4)[..., water]
+    moving = tiles[:, :32].transpose(1, 2, 0, 3, 4)[..., valid]
     assert meta["std"] == pytest.approx([np.sqrt(np.mean(moving**2))], rel=1e-6)
 
 
@@ -577,7 +577,7 @@ def test_globcurrent(tmp_path, capsys):
 
 @needs_ocean
 def test_cmems(tmp_path):
-    """The paper's product on its own grid, one day: open-water tiles as they are in the file."""
+    """The paper's product on its own grid, one day: tiles without land as they are in the file."""
     file = next((OCEAN / "cmems_glo12").glob("*_100W-020E_10N-65N.nc"))
     source = ocean_source(open_record([file], 64), 0)
     flow = direct_read(file)
@@ -762,8 +762,8 @@ REFUSALS = {
     ),
     "km/h as m/s": (lambda path: write(path, 90 * vortices(8, 8)), "wanted at most 20"),
     "infinity": (lambda path: write(path, vortices(8, 8) / np.array([1, 0])[:, None, None]), "speed of inf"),
-    "still": (lambda path: write(path, 0 * vortices(8, 8)), "no water: all is missing or 0"),
-    "all land": (lambda path: write(path, land(vortices(8, 8), ())), "there is no water"),
+    "still": (lambda path: write(path, 0 * vortices(8, 8)), "no point is valid: all are missing or 0"),
+    "all land": (lambda path: write(path, land(vortices(8, 8), ())), "no point is valid"),
     "too much land": (
         lambda path: write(path, land(vortices(8, 8), (slice(4),))), "--max_land 0.3, the least 0.500; --max_land 0.500"
     ),

@@ -4,8 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from test_data_prep import prepare, read_meta, refused
-from test_hdf5 import raw_windows
+from prepared import prepare, raw_windows, read_meta, refused
 
 X, Y = 1.5 * np.arange(11) + 4, 0.5 * np.arange(7) - 1
 FRAMES = 10

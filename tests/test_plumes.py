@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_data_prep import prepare, read_meta, refused
-from test_hdf5 import raw_windows
+from prepared import prepare, raw_windows, read_meta, refused
 
 from flows.store import load_meta
 from flows.windows import Windows

@@ -46,9 +46,9 @@ def split_with_land(folder, name, count, seed):
 
 
 def loss_and_gradient(a, b, batch):
-    """Sum over two steps of the mean squared error over water, its gradient by the chain rule, and the errors' sums."""
+    """Sum over two steps of the mean squared error over valid points, its gradient by hand, the errors' sums."""
     loss, gradient, squares, points = 0.0, np.zeros((2, 2)), 0.0, 0
-    water = sum(2 * mask.sum() for _, mask in batch)
+    valid = sum(2 * mask.sum() for _, mask in batch)
     for window, mask in batch:
         x, dx_da, dx_db = window[2], np.zeros_like(window[2]), np.zeros_like(window[2])
         for target in window[3:]:
@@ -56,8 +56,8 @@ def loss_and_gradient(a, b, batch):
             x, dx_da, dx_db = scale * x + b[:, None, None], x + scale * dx_da, 1 + scale * dx_db
             x = np.where(mask, x, window[2])  # land stays as it is
             error = (x - target) * mask
-            loss += (error**2).sum() / water
-            gradient += 2 / water * np.stack([(error * d).sum((1, 2)) for d in (dx_da, dx_db)])
+            loss += (error**2).sum() / valid
+            gradient += 2 / valid * np.stack([(error * d).sum((1, 2)) for d in (dx_da, dx_db)])
             squares, points = squares + (error**2).sum(), points + 2 * mask.sum()
     return loss, gradient, squares, points
 
@@ -156,8 +156,8 @@ def forecasts_of(net, past, mask, steps):
 
 
 def rmse_of(forecast, truth, mask):
-    water = np.broadcast_to(mask[:, None, None], truth.shape)
-    return np.sqrt(np.mean((forecast - truth)[water].astype(float) ** 2))
+    valid = np.broadcast_to(mask[:, None, None], truth.shape)
+    return np.sqrt(np.mean((forecast - truth)[valid].astype(float) ** 2))
 
 
 def ese_of(forecast, truth, mask):

@@ -10,7 +10,7 @@ import run_model
 from evaluation.equivariance import equivariance_error
 from evaluation.relaxation import make_strict, relative_deviations
 from flows.windows import Windows
-from models import ARCHITECTURES, FRAMES, SYMMETRIES, build_model
+from models import FRAMES, SKELETONS, SYMMETRIES, build_model
 from models.backbone import DEVIATIONS, deviations
 from utils import InputError, Training, roll_out, train
 
@@ -35,7 +35,7 @@ def flow(fields=("vector",)):
 
 
 @pytest.mark.parametrize("fields", FIELDS, ids="+".join)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize(("kind", "symmetry"), PAIRS)
 def test_starts_as_the_strict_net(architecture, kind, symmetry, fields):
     strict, relaxed = nets(architecture, symmetry, kind, fields)
@@ -45,7 +45,7 @@ def test_starts_as_the_strict_net(architecture, kind, symmetry, fields):
     assert relative_deviations(strict) == {}
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize(("kind", "symmetry"), PAIRS)
 def test_every_deviation_has_a_gradient(architecture, kind, symmetry):
     _, relaxed = nets(architecture, symmetry, kind, width=1 / 8)  # too narrow a net has dead layers

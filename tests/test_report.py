@@ -194,6 +194,52 @@ def test_csv_holds_every_number(tmp_path, capsys):
     assert {row["augment"] for row in rows} == {"Mag"}
 
 
+def write_measures(folder, factor):
+    """Measures, all of them ``factor`` times those of persistence, into a run's metrics."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+
+    def measured(size, **others):
+        names = ("vrmse", "rmse_low", "rmse_mid", "rmse_high", "divergence", "divergence_of_truth")
+        numbers = {name: (i + 1) * size for i, name in enumerate(names)}
+        return {"vrmse_per_step": [7 * size, 0], "correlation_time": 8, "windows_without_land": 5, **numbers, **others}
+
+    metrics["scores"]["test"] |= {
+        "measures": measured(factor, ese_resolved=9 * factor),
+        "rmse_per_step": list(range(10)),
+    }
+    metrics["baselines"]["persistence"]["test"] |= {"measures": measured(1.0)}
+    change(folder / "metrics.json", **metrics)
+
+
+def test_measures(tmp_path, capsys):
+    """Runs from before there were measures stand beside the others; sets without any, as by factor, have no table."""
+    for seed, factor in enumerate((0.1, 0.3)):
+        write_measures(write_run(tmp_path, same(0.3, ("test", "Scale")), symmetry="UM", seed=seed), factor)
+    write_run(tmp_path, same(0.4, ("test", "Scale")), symmetry="None")
+    markdown = run_report(capsys, tmp_path, "--measures", "--markdown")
+    assert markdown.count("measures on") == 1
+    assert "the 5 windows without land" in markdown
+    header, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines() if "|" in line]
+    cells = {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows[1:]}
+    ours = cells["ResNet UM"]
+    assert (ours["n"], ours["VRMSE 1"], ours["VRMSE 1-10"]) == ("2", "1.400 ± 0.990", "0.200 ± 0.141")
+    assert [ours[f"RMSE {frame}"] for frame in (1, 5, 10)] == ["0.000 ± 0.000", "4.000 ± 0.000", "9.000 ± 0.000"]
+    assert [ours[f"{band} k"][:5] for band in ("low", "mid", "high")] == ["0.400", "0.600", "0.800"]
+    assert (ours["correlated"], ours["divergence"][:5], ours["of truth"][:5]) == ("8.0 ± 0.0", "1.000", "1.200")
+    assert ours["ESE resolved"][:5] == "1.800"
+    assert set(cells["ResNet"].values()) == {"1", "-"}
+    assert (cells["persistence"]["VRMSE 1"], cells["persistence"]["ESE resolved"]) == ("7.000", "-")
+    rows = csv.DictReader(io.StringIO(run_report(capsys, tmp_path, "--csv")))
+    found = {(row["measure"], row["set"]): float(row["mean"]) for row in rows if row["symmetry"] == "UM"}
+    assert (found["vrmse", "test"], found["ese_resolved", "test"]) == (pytest.approx(0.2), pytest.approx(1.8))
+    assert found["windows_without_land", "test"] == 5
+
+
+def test_measures_of_runs_without(capsys):
+    assert exit_code(lambda: report.main([str(EVIDENCE / "ablation"), "--measures"])) == 2
+    assert "no run with measures" in capsys.readouterr().err
+
+
 def write_factors(folder, factors, persistence=1.0, steps=(0.3,) * 10):
     """Scores by upscaling factor ``{factor: (RMSE, ESE)}``, and RMSEs by frame, into a run's metrics."""
     scores = {name: {"rmse": 0.3, "ese": 0.3} for name in ("test", "Scale")}

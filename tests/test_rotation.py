@@ -13,7 +13,7 @@ from torch import nn
 
 from evaluation import rotation
 from evaluation.rotation import disc, turn_by_splines, vortices
-from models import ARCHITECTURES, SYMMETRIES, build_model
+from models import SKELETONS, SYMMETRIES, build_model
 from models.fields import Features
 from models.rotation import PointGroup, Rotation, SteerableConv2d, harmonics, kernel_basis
 from utils import exit_code, roll_out
@@ -81,9 +81,9 @@ def test_other_angles_are_interpolated_inside_the_disc():
             expected = torch.stack([radians.cos(), radians.sin()], 1)[:, None, :, None, None].expand_as(turned)
         torch.testing.assert_close(turned * mask[:, None], expected * mask[:, None], atol=1e-4, rtol=1e-4)
     # what is land anywhere among the sources of a point is land there
-    water = torch.ones(2, 1, 32, 32, dtype=torch.bool)
-    water[:, :, 20:, 10:14] = False
-    both = ROT.act_on_mask(g, water, vortex)
+    mask = torch.ones(2, 1, 32, 32, dtype=torch.bool)
+    mask[:, :, 20:, 10:14] = False
+    both = ROT.act_on_mask(g, mask, vortex)
     full = ROT.act_on_mask(g, None, vortex)
     assert (both & ~full).sum() == 0
     assert both.sum() < full.sum()
@@ -91,8 +91,8 @@ def test_other_angles_are_interpolated_inside_the_disc():
 
 def test_quarter_turns_keep_every_point():
     assert ROT.act_on_mask(torch.tensor([90.0, 360.0]), None, torch.zeros(2, 1, 2, 8, 8)) is None
-    water = torch.rand(1, 1, 4, 6) > 0.5
-    assert torch.equal(ROT.act_on_mask(torch.tensor([180.0]), water, torch.zeros(1, 1, 2, 4, 6)), water.flip(2, 3))
+    mask = torch.rand(1, 1, 4, 6) > 0.5
+    assert torch.equal(ROT.act_on_mask(torch.tensor([180.0]), mask, torch.zeros(1, 1, 2, 4, 6)), mask.flip(2, 3))
 
 
 @settings(max_examples=20, deadline=None)
@@ -217,7 +217,7 @@ def test_one_kernel_does_what_two_steps_do(resampling, kernel_size):
 # ---------------------------------------------------------------- whole nets
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize(("rotation_order", "reflections"), GROUPS)
 @settings(max_examples=4, deadline=None)
 @given(
@@ -240,7 +240,7 @@ def test_every_group(architecture, rotation_order, reflections, seed, size, batc
             torch.testing.assert_close(model(mirror * x.flip(-2)), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 def test_without_reflections_mirrored_flows_are_others(architecture):
     x = torch.randn(2, 3, 2, 32, 32, dtype=torch.float64)
     mirror = torch.tensor([1.0, -1.0]).double()[:, None, None]
@@ -249,14 +249,14 @@ def test_without_reflections_mirrored_flows_are_others(architecture):
         assert (model(mirror * x.flip(-2)) - mirror * model(x).flip(-2)).norm() > 0.01 * model(x).norm()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 def test_roll_outs_turn(architecture):
     model, x = make(architecture), torch.randn(2, 3, 2, 32, 32, dtype=torch.float64)
     g = torch.tensor([90.0, 270.0])
-    water = torch.rand(2, 1, 32, 32) > 0.1
+    mask = torch.rand(2, 1, 32, 32) > 0.1
     with torch.no_grad():
-        expected = ROT.act(g, roll_out(model, x, 10, water))
-        turned, moved = ROT.act(g, x), ROT.act_on_mask(g, water, x)
+        expected = ROT.act(g, roll_out(model, x, 10, mask))
+        turned, moved = ROT.act(g, x), ROT.act_on_mask(g, mask, x)
         torch.testing.assert_close(roll_out(model, turned, 10, moved), expected, rtol=0, atol=1e-10)
 
 

@@ -101,6 +101,14 @@ def test_a_run(data_dir, tmp_path, capsys, symmetry):
         assert scores["UM"]["rmse"] == pytest.approx(scores["test"]["rmse"], rel=1e-4)
     assert scores["test"]["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(scores["test"]["rmse_per_step"]))))
 
+    # measures of other benchmarks, of sets whose windows are of one size beside the scores, else by factor
+    for name, of in {**scores, **scores["Scale"]["by_factor"]}.items():
+        assert ("measures" in of) == (name != "Scale")
+    measured, still = scores["test"]["measures"], metrics["baselines"]["persistence"]["test"]["measures"]
+    assert still["divergence"] == pytest.approx(still["divergence_of_truth"], rel=0.1)  # waves without divergence
+    assert measured["divergence_of_truth"] == still["divergence_of_truth"]
+    assert measured["rings_resolved"] > 0
+    assert "ese_resolved" not in still
     # finished runs are not run again
     assert run(data_dir, tmp_path / "results", "--symmetry", symmetry) == 0
     again = capsys.readouterr().out
@@ -367,7 +375,7 @@ def test_the_best_learning_rate_is_that_of_seed_0(data_dir, tmp_path, capsys):
 
 @pytest.mark.parametrize("change", ["--seed 1", "--history 5 --horizon 11"])
 def test_other_data_are_refused(data_dir, copied, tmp_path, capsys, change):
-    """The same frames with other test tables, or cut into other windows, are other data: their scores are no one's."""
+    """The same frames with other group elements, or cut into other windows, are other data"""
     command = "rbc --stride 1 --tile 16 --history 6 --horizon 10 --raw".split()
     data_prep.main([*command, str(data_dir / "waves.npy"), *change.split(), "--data_dir", str(tmp_path)])
     files = {path: path.read_bytes() for path in copied.iterdir()}
@@ -390,10 +398,10 @@ def test_a_second_process_is_refused(data_dir, tmp_path, capsys):
 
 def test_a_test_set_without_a_window_is_met_before_training(data_dir, tmp_path, capsys, monkeypatch):
     """Elements so small that every window would need more frames than were prepared."""
-    read_table = run_model.read_table
-    tables = {"test_scale.npz": lambda elements: torch.full_like(elements, 0.5)}
+    read_elements = run_model.read_elements
+    changed = {"test_scale.npz": lambda elements: torch.full_like(elements, 0.5)}
     monkeypatch.setattr(
-        run_model, "read_table", lambda path, n: tables.get(path.name, lambda e: e)(read_table(path, n))
+        run_model, "read_elements", lambda path, n: changed.get(path.name, lambda e: e)(read_elements(path, n))
     )
     assert run(data_dir, tmp_path / "results") == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -18,7 +18,7 @@ from evaluation.ablation import VARIANTS
 from evaluation.baselines import persistence
 from evaluation.score import TestSet, score
 from flows.windows import Windows
-from models import ARCHITECTURES, SYMMETRIES, build_model
+from models import SKELETONS, SYMMETRIES, build_model
 from models.fields import Features
 from models.scale import (
     Lifting,
@@ -193,7 +193,7 @@ def net(architecture, input_length=10, width=0.125, seed=0, symmetry=ACTION, **o
     return build_model(architecture, symmetry, input_length, width=width, **options).double().eval()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @settings(max_examples=10, deadline=None)
 @given(
     c=st.floats(1e-3, 1e3),
@@ -211,7 +211,7 @@ def test_nets_are_homogeneous(architecture, c, input_length, seed, symmetry):
         assert (model(c * x) - c * forecast).abs().max() < 1e-10 * c * forecast.abs().max()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize("symmetry", [ACTION, VARIANTS["Scale"]["increment"]])
 def test_a_steady_flow_stays_steady(architecture, symmetry):
     x = torch.randn(2, 1, 2, 16, 32, dtype=torch.float64).expand(2, 10, 2, 16, 32)
@@ -220,7 +220,7 @@ def test_a_steady_flow_stays_steady(architecture, symmetry):
         assert (net(architecture, symmetry=VARIANTS["Scale"]["drift"])(x) - x[:, -1]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize("options", [{"num_scales": 1}, {"num_scales": 2}, {"num_scales": 4, "scale_interaction": 5}])
 def test_numbers_of_scales(architecture, options):
     x = torch.randn(1, 10, 2, 32, 48, dtype=torch.float64)

@@ -112,9 +112,9 @@ def test_windows_are_slices_of_the_frames(with_land):
     expected = [(tile, start) for start in starts for tile in range(2)][1:13]
     assert len(windows) == 12
     for i, (tile, start) in enumerate(expected):
-        window, water = windows.read(torch.tensor([i]), past=3, future=2)
+        window, valid = windows.read(torch.tensor([i]), past=3, future=2)
         np.testing.assert_array_equal(window[0], frames[tile, start + 1 : start + 6])
-        np.testing.assert_array_equal(water[0, 0], mask[tile])
+        np.testing.assert_array_equal(valid[0, 0], mask[tile])
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -125,10 +125,10 @@ def test_batches_come_in_order(with_land, workers):
     batches = list(windows.batches(order, 5, 4, 2, workers))
     assert [len(index) for index, *_ in batches] == [5, 5, 2]
     assert torch.equal(torch.cat([index for index, *_ in batches]), order)
-    for index, frames, water in batches:
-        expected_frames, expected_water = windows.read(index, 4, 2)
+    for index, frames, mask in batches:
+        expected_frames, expected_mask = windows.read(index, 4, 2)
         assert torch.equal(frames, expected_frames)
-        assert torch.equal(water, expected_water)
+        assert torch.equal(mask, expected_mask)
 
 
 def test_frames_are_mapped_not_read(with_land):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_data_prep import prepare, read_meta, read_windows
+from prepared import prepare, raw_windows, read_meta
 
 from flows.source import Source
 from flows.splits import share_trajectories
@@ -46,13 +46,6 @@ def ensemble(seed=0, **changes):
 def write(folder, sources, **changes):
     folder.mkdir()
     return write_dataset(folder, "mine", sources, Namespace(**{**vars(ARGS), **changes}))
-
-
-def raw_windows(folder, split):
-    """Windows of a split in the units of the raw data."""
-    meta = load_meta(folder)
-    mean, std = (np.array([meta[key][0], meta[key][0], meta[key][1]])[:, None, None] for key in ("mean", "std"))
-    return read_windows(folder, split) * std + mean
 
 
 def windows_of(frames, trajectories):

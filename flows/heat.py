@@ -1,0 +1,31 @@
+"""Heat in a periodic box, simulated here, whole trajectories to every split."""
+
+from flows.source import grid_source
+from flows.splits import share_trajectories
+from simulation.heat import simulate
+
+TRAJECTORIES, STARTS = 50, 10  # and windows of each
+
+
+def heat_sources(args):
+    """Sources of the splits.
+
+    Args:
+        args: ``points`` to a side, ``diffusivity``, ``history``, ``horizon``, ``seed``.
+    """
+    length = args.history + args.horizon + STARTS - 1
+    frames = simulate(TRAJECTORIES, length, args.points, args.diffusivity, args.seed).flatten(0, 1).float().numpy()
+    source = grid_source(
+        lambda begin, end: frames[begin:end],
+        frames.shape[2:],
+        segments=[(i * length, (i + 1) * length) for i in range(TRAJECTORIES)],
+        frame_bytes=frames[:1].nbytes,
+        fields=("scalar",),
+        files=["simulated"],
+        time_step=1,
+        spacing=[1.0, 1.0],
+        periodic=["y", "x"],
+        parameters={"diffusivity": TRAJECTORIES * [args.diffusivity]},
+        notes=[f"simulated {TRAJECTORIES} trajectories of {length} frames, diffusivity {args.diffusivity:g}"],
+    )
+    return share_trajectories(source, None)
