@@ -117,7 +117,8 @@ class RConv(Published, OnTile, Translation):
 class TurnedBanks(nn.Module):
     """Parametrisation: base kernels psi ``(banks, out, in, h, k, k)`` to a kernel ``(out * 4, in * h, k, k)``.
 
-    K(g, h) = sum over banks l of w_l(g) turn_g psi_l(h - g); h is 4, or 1 where what is read does not turn: the lifting.
+    K(g, h) = sum over banks l of w_l(g) turn_g psi_l(h - g), for all h, or for the only one where what is read does not
+    turn: the lifting.
     """
 
     def __init__(self, banks, elements):
@@ -130,10 +131,10 @@ class TurnedBanks(nn.Module):
 
 
 class RGroupConv2d(nn.Module):
-    """Relaxed group convolution, linear: ``(n, in, elements, H, W)`` to ``(n, out, 4, H, W)``; see :class:`TurnedBanks`.
+    """Relaxed group convolution, linear: ``(n, in, elements, H, W)`` to ``(n, out, 4, H, W)``.
 
-    w depends on the element g that is written. It starts equal: the layer is then exactly equivariant. In print w may
-    be read as one of h, the element that is summed over. No penalty.
+    The kernel is that of :class:`TurnedBanks`; w depends on the element g that is written (others write w_l(h), of the
+    element that is summed over). It starts equal: the layer is then exactly equivariant. No penalty.
 
     The release has no activation between these layers, so that its net is linear; here the net has ReLU. At its start
     every layer divides the variance by 4 banks and dies out; here it starts like an ordinary convolution.
@@ -211,7 +212,7 @@ class RGroup(Published, Rotation):
 
 
 class PerTap(nn.Module):
-    """Parametrisation: K(o p, i q)(t) = sum over the basis b of w(o, i, b)(t) B_b(p, q)(t), with weights of every tap t.
+    """Parametrisation: K(o p, i q)(t) = sum over the basis b of w(o, i, b)(t) B_b(p, q)(t), a weight for every tap t.
 
     ``(out, in, basis, k, k)`` to ``(out * writes, in * reads, k, k)``. With weights that are equal over the taps it is
     the steerable kernel of that basis ``(basis, writes, reads, k, k)``.
