@@ -197,6 +197,10 @@ class Forecaster(nn.Module):
         self.symmetry, self.input_length, self.kernel_size, self.width = symmetry, input_length, kernel_size, width
         self.quarter_turns = next((frame for frame in frames if frame.name == "Rot"), None)
         self.frames = [frame for frame in frames if frame.name != "Rot"]
+        if self.quarter_turns is not None and len(set(symmetry.tile or ())) > 1:
+            raise ValueError(
+                "frame Rot turns what this net reads, and its weights are those of a grid that is not square"
+            )
         self.lift, self.lifted = symmetry.lift(input_length)
 
     def hidden(self, width):

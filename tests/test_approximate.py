@@ -390,6 +390,18 @@ def test_rscale_reads_one_level():
 
 
 @pytest.mark.parametrize("symmetry", ["None", "Rot"])
+def test_lift_adds_channels_that_are_constant_over_the_grid(symmetry):
+    net, seen, x = make(symmetry, "Lift"), [], torch.randn(2, 3, 2, 12, 10, dtype=torch.float64)
+    net.layers[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        net(x)
+        said, y = net.perceptron(x), net.layers[:2](net.lift(x))
+    added = seen[0][:, y.shape[1] :].flatten(1, -3)
+    torch.testing.assert_close(added, said[:, :, None, None].expand_as(added))
+    torch.testing.assert_close(seen[0][:, : y.shape[1]], y)
+
+
+@pytest.mark.parametrize("symmetry", ["None", "Rot"])
 def test_lift_has_the_symmetry_while_its_perceptron_is_silent(symmetry):
     side = (24, 22) if symmetry == "None" else (12, 12)
     net = make(symmetry, "Lift", tile=side)
@@ -413,6 +425,18 @@ def test_nets_read_all_fields_and_learn_everywhere(symmetry, name, fields):
     forecast.square().sum().backward()
     assert [key for key, weight in net.named_parameters() if not weight.grad.abs().max() > 0] == []
     assert net(x[:0]).shape == (0, *x.shape[2:])
+
+
+@pytest.mark.parametrize(("symmetry", "name"), ALL)
+def test_the_output_is_the_next_frame(symmetry, name):
+    """A silent net forecasts 0, not the last frame; and no frame of reference makes it homogeneous."""
+    net, x = make(symmetry, name), torch.randn(2, 3, 2, 12, 10, dtype=torch.float64)
+    if symmetry == "Scale":
+        fill(net, bias=torch.randn_like)
+        with torch.no_grad():
+            assert relative(net(2 * x), 2 * net(x)) > 0.01
+    fill(net.output, weight=torch.zeros_like, bias=torch.zeros_like)
+    assert net(x).abs().max() == 0
 
 
 @pytest.mark.parametrize(
@@ -440,6 +464,8 @@ def test_weights_of_a_grid_refuse_another():
         net(torch.zeros(1, 3, 2, 10, 12).double())
     with pytest.raises(ValueError, match="RConv has weights of a grid: say its tile"):
         build_model("ConvNet", PUBLISHED["None"]["RConv"], 3)
+    with pytest.raises(ValueError, match="a grid that is not square"):
+        build_model("ConvNet", PUBLISHED["None"]["RConv"], 3, frame=["Rot"], tile=(12, 10))
 
 
 # ---------------------------------------------------------------- the penalty
