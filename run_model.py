@@ -29,17 +29,28 @@ from pathlib import Path
 
 import torch
 
-from evaluation.ablation import VARIANTS, variant_of
+from evaluation.ablation import variant_of, variants_of
 from evaluation.baselines import Climatology
 from evaluation.baselines import fit as baselines_of
 from evaluation.breaking import data_error
 from evaluation.predict import predict
 from evaluation.relaxation import make_strict, relative_deviations
-from evaluation.runs import DATASETS, IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
+from evaluation.runs import (
+    DATASETS,
+    IDENTITY,
+    check_run,
+    data_folder,
+    locked,
+    net_of,
+    read_config,
+    read_metrics,
+    tile_of,
+)
 from evaluation.score import TestSet, equivariance_of, score, validation_rmse
 from flows.store import load_meta, read_elements
 from flows.windows import Windows
 from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
+from models.approximate import penalised
 from models.backbone import DEVIATIONS
 from utils import (
     TEST_STEPS,
@@ -115,6 +126,14 @@ def parse_args(argv=None):
         default="gains",
         help="of --relaxed: by gains, a few numbers per layer, or free, by kernels of their own (default gains)",
     )
+    add(
+        "--penalty",
+        type=float,
+        default=0.0,
+        metavar="ALPHA",
+        help="of the variants RConv, RSteer and RScale: weight, in the training loss, of how unequal their weights are "
+        "(default 0)",
+    )
     add("--frame", default="", help=f"symmetries to take out before the net and put back after: {', '.join(FRAMES)}")
     add("--augment", default="", help="train on random transforms: UM, Mag or Rot, several as UM,Mag, or all")
     for symmetry in SYMMETRIES.values():
@@ -125,8 +144,8 @@ def parse_args(argv=None):
                 )
                 default = "" if field.type is bool else f" (default {field.default})"
                 add(f"--{field.name}", **kind, help=f"{symmetry.name}: {words}{default}")
-    variants = "; ".join(f"{symmetry}: {', '.join(names)}" for symmetry, names in VARIANTS.items())
-    add("--variant", default="", help=f"change one part of the net, for ablations ({variants})")
+    variants = "; ".join(f"{symmetry}: {', '.join(variants_of(symmetry))}" for symmetry in SYMMETRIES)
+    add("--variant", default="", help=f"a part of the net changed, or the second paper's own layers ({variants})")
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--checkpoint", action="store_true", help="save memory: compute roll-out steps again in the backward pass")
@@ -201,6 +220,7 @@ def take_net_from_run(parser, argv, folder):
     net = {name: config[name] for name in (*NET, *SYMMETRIES[config["symmetry"]].options())}
     parser.set_defaults(**net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
     args = check_args(parser.parse_args(argv))
+    args.tile = config.get("tile")
     for name, value in net.items():
         if getattr(args, name) != value:
             raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
@@ -216,14 +236,13 @@ def check_args(args):
         args.dataset = next((name for name in DATASETS if name.lower() == args.dataset.lower()), args.dataset)
         args.architecture = match(args.architecture, ARCHITECTURES, "architecture")
         args.symmetry = match(args.symmetry, SYMMETRIES, "symmetry")
-        symmetry = SYMMETRIES[args.symmetry]
+        options = SYMMETRIES[args.symmetry].options()
         args.deviation = match(args.deviation, DEVIATIONS, "deviation")
         relaxed = "" if args.relaxed is None else args.deviation
         # these refuse what cannot be built
-        options = {name: getattr(args, name) for name in symmetry.options()}
-        layers = dataclasses.replace(symmetry, relaxed=relaxed, **options)
-        variant = variant_of(args.symmetry, args.variant)
-        ARCHITECTURES[args.architecture].accept(variant if args.variant else layers)
+        symmetry = variant_of(args.symmetry, args.variant)
+        layers = dataclasses.replace(symmetry, relaxed=relaxed, **{name: getattr(args, name) for name in options})
+        ARCHITECTURES[args.architecture].accept(layers)
         args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
         transforms = [name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape]
         if "scale" in str(args.augment).lower().split(","):
@@ -239,6 +258,8 @@ def check_args(args):
         raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
     if args.relaxed is not None and not 0 <= args.relaxed < math.inf:
         raise InputError(f"--relaxed must be a number from 0 on, got {args.relaxed}")
+    if not 0 <= args.penalty < math.inf:
+        raise InputError(f"--penalty must be a number from 0 on, got {args.penalty}")
     if args.relaxed is None and args.deviation != DEVIATIONS[0]:
         raise InputError("--deviation goes with --relaxed")
     if not 0 < args.train_fraction <= 1:
@@ -274,6 +295,8 @@ def run_name(args):
         name += f"_{args.variant}"
     if args.relaxed is not None:
         name += f"_relaxed{args.relaxed:g}" + f"_{args.deviation}" * (args.deviation != DEVIATIONS[0])
+    if args.penalty:
+        name += f"_penalty{args.penalty:g}"
     if args.augment:
         name += "_augment" + "+".join(args.augment)
     if args.train_fraction != 1:
@@ -380,7 +403,9 @@ def test_sets(args, meta, windows):
     """
     tests = {name: TestSet(windows[name]) for name in ("test", "domain") if name in windows}
     for name, file in meta["tables"]["test"].items():
-        if name in SYMMETRIES:
+        if name in SYMMETRIES and tile_of(vars(args)) is not None and not SYMMETRIES[name].keeps_shape:
+            print(f"not tested on {name}: its frames have other sizes than this net reads", flush=True)
+        elif name in SYMMETRIES:
             elements = read_elements(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
             tests[name] = TestSet(windows["test"], SYMMETRIES[name].on(meta["fields"]), elements)
     for name, tests_of_name in tests.items():
@@ -464,12 +489,14 @@ def make_model(args, fields):
     """The net of ``args`` for data of these fields, on its device, its weights drawn from the seed.
 
     Raises:
-        InputError: the device has no room for it.
+        InputError: there is no such net, or the device has no room for it.
     """
     net = partial(net_of, vars(args), fields)
     try:
         with torch.device("meta"):  # shapes without numbers
             parameters = sum(parameter.numel() for parameter in net().parameters())
+    except ValueError as error:
+        raise InputError(error) from None
     except (RuntimeError, OverflowError):  # more than can be counted
         parameters = math.inf
     gigabytes, room = ADAM_BYTES * parameters / 1e9, available_memory(args.device) / 1e9
@@ -480,7 +507,10 @@ def make_model(args, fields):
         )
     set_precision(args.amp)
     torch.manual_seed(args.seed)
-    return net().to(args.device)
+    model = net()
+    if args.penalty and not penalised(model):
+        raise InputError("--penalty goes with the variants RConv, RSteer and RScale")
+    return model.to(args.device)
 
 
 def bfloat16_is_slow(device):
@@ -498,6 +528,8 @@ def evaluate(args):
     data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
     check_data(args, meta)
+    if tile_of(vars(args)) not in (None, meta["tile"]):
+        raise InputError(f"{args.evaluate} reads frames of {args.tile} points alone, {data} has {meta['tile']}")
     trained_on = read_config(args.evaluate).get("fields", ["vector"])
     if meta["fields"] != trained_on:
         raise InputError(
@@ -535,6 +567,7 @@ def main(argv=None):
     data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
     check_data(args, meta)
+    args.tile = meta["tile"]
     folder, config, metrics = find_run(args, meta)
     if metrics is not None:
         print(f"{folder} is finished; --no_resume runs it again")

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from evaluation.rmse import fill_land, squared_error
+from models.approximate import penalty
 from models.backbone import deviations
 
 # ---------------------------------------------------------------- the user
@@ -436,6 +437,7 @@ class Training:
     patience: int = 0  # epochs without a better validation that end the training; 0: the release's rule
     epoch_windows: int = 0  # windows per epoch, drawn again and again where there are fewer; 0: each once
     relaxed: float | None = None  # how strongly deviations from the symmetry decay; None: the net has none
+    penalty: float = 0.0  # weight in the loss of how unequal the weights of the second paper's layers are
 
 
 def train(model, train_windows, validate, settings, folder):
@@ -475,10 +477,9 @@ def train(model, train_windows, validate, settings, folder):
         row = {
             "epoch": epoch,
             "train_rmse": train_epoch(forecaster, optimizer, train_windows, settings, generator, epoch),
-            "valid_rmse": validate(),
+            "valid_rmse": check_finite(validate(), epoch),
             "learning_rate": learning_rate,
         }
-        check_finite(row["valid_rmse"], epoch)
         row["seconds"] = round(time.perf_counter() - start, 2)
         best = row["valid_rmse"] < min((old["valid_rmse"] for old in history), default=math.inf)
         history.append(row)
@@ -529,7 +530,7 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
             with precision(windows.device, settings.amp):
                 prediction = forecaster(frames[:, :past], future, mask, settings.checkpoint)
             loss = error.add(prediction, frames[:, past:], mask).sum()  # of a share: its part of the sum
-            (processes() * loss).backward()
+            (processes() * loss + penalty(forecaster, settings.penalty)).backward()
         optimizer.step()
         for group in optimizer.param_groups[1:]:  # drawn back however strongly: the implicit step of weight decay
             torch._foreach_div_([number.data for number in group["params"]], 1 + group["lr"] * settings.relaxed)

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from models import SYMMETRIES
+from models.approximate import PUBLISHED
 from models.backbone import RepeatedPixelKernel, shuffle_pixels
 from models.fields import Features
 from models.magnitude import Magnitude
@@ -230,13 +232,18 @@ VARIANTS = {
 }
 
 
+def variants_of(symmetry):
+    """All variants of the symmetry of that name: those here, and the layers of the second paper."""
+    return VARIANTS.get(symmetry, {}) | PUBLISHED.get(symmetry, {})
+
+
 def variant_of(symmetry, name):
-    """The variant ``name`` of the symmetry of that name; the symmetry's name itself where there is none.
+    """The variant ``name`` of the symmetry of that name; without a name the symmetry itself.
 
     Raises:
         ValueError: no such variant of this symmetry.
     """
-    variants = VARIANTS.get(symmetry, {})
+    variants = variants_of(symmetry)
     if name and name not in variants:
         raise ValueError(f"symmetry {symmetry} has no variant {name!r}; it has {', '.join(variants) or 'none'}")
-    return variants[name] if name else symmetry
+    return variants[name] if name else SYMMETRIES[symmetry]

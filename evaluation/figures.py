@@ -313,7 +313,9 @@ def transformations(runs):
 
 
 def own_and_plain(runs, name):
-    return [run for run in runs if run.symmetry in ("None", name)]
+    """The nets of a symmetry and the plain ones, without those that do not read frames of the sizes it makes."""
+    shown = [run for run in runs if run.symmetry in ("None", name)]
+    return [run for run in shown if SYMMETRIES[name].keeps_shape or run.model.symmetry.tile is None]
 
 
 def animate_original(runs, index, path):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from evaluation.runs import check_run, net_of
+from evaluation.runs import check_run, net_of, tile_of
 from flows.arrays import load_array
 from flows.store import load_meta
 from flows.windows import Windows
@@ -35,6 +35,8 @@ def predict(folder, source, steps, output, device):
             f"{source} has shape {tuple(frames.shape)}, this net wants (T, {channels}, H, W): at least {past} frames "
             f"of {' and '.join(fields)}, H and W multiples of {multiple}"
         )
+    if tile_of(config) not in (None, list(frames.shape[2:])):
+        raise InputError(f"{source} has shape {tuple(frames.shape)}, this net reads frames of {tile_of(config)} alone")
     mask = frames.isfinite().all(1).all(0)[None, None]  # land is where a frame has no number
     mean, std = (per_component(config, name) for name in ("mean", "std"))
     standard = torch.where(mask, (frames[-past:] - mean) / std, 0)[None].to(device)

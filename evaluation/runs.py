@@ -19,7 +19,7 @@ DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
 IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "relaxed", "deviation", "augment")
-IDENTITY += ("train_fraction", "amp", "valid_length", "patience", "data")
+IDENTITY += ("penalty", "train_fraction", "amp", "valid_length", "patience", "data")
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
@@ -95,10 +95,16 @@ def net_of(settings, fields):
         ValueError: settings that describe none.
     """
     symmetry = variant_of(settings["symmetry"], settings["variant"])
-    options = {name: settings[name] for name in SYMMETRIES[settings["symmetry"]].options()}
+    options = {name: settings[name] for name in symmetry.options()}
     sizes = (settings[name] for name in ("input_length", "kernel_size", "width"))
     relaxed = "" if settings["relaxed"] is None else settings["deviation"]
     return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], relaxed, **options)
+
+
+def tile_of(settings):
+    """Height and width of the only frames that the net of these settings reads, as a list; None where it reads all."""
+    bound = "tile" in variant_of(settings["symmetry"], settings["variant"]).options()
+    return settings["tile"] if bound else None
 
 
 # ---------------------------------------------------------------- many runs
@@ -233,6 +239,7 @@ def group_runs(runs):
             "variant": "",
             "relaxed": None,
             "deviation": DEVIATIONS[0],
+            "penalty": 0.0,
             **SYMMETRIES[group["symmetry"]].options(),
         }
         for name in (*SETTINGS, *group.options):
@@ -290,7 +297,8 @@ def missing_runs(groups):
     """
     sweeps = {}
     for group in groups:
-        key = (sweep(group), tuple(group["augment"]), tuple(group["frame"]), group["variant"], group["relaxed"])
+        names = ("variant", "relaxed", "penalty")
+        key = (sweep(group), tuple(group["augment"]), tuple(group["frame"]), *(group[name] for name in names))
         sweeps.setdefault(key, []).append(group)
     commands = []
     for members in sweeps.values():

@@ -41,6 +41,7 @@ SETTINGS = {
     "variant": "variant",
     "relaxed": "relaxed",
     "deviation": "by",
+    "penalty": "penalty",
     "augment": "augmented",
     "train_fraction": "fraction",
     "seed": "seed",

@@ -123,8 +123,8 @@ def windows(group):
 
 def but_fraction(group):
     """What the nets of one curve share: all that a sweep shares except the fraction of the training windows."""
-    names = ("architecture", "symmetry", "width", "num_epoch", "amp", "variant", "relaxed", "deviation", *group.options)
-    return group.data, tuple(group["frame"]), *(group[name] for name in names)
+    names = ("architecture", "symmetry", "width", "num_epoch", "amp", "variant", "relaxed", "deviation", "penalty")
+    return group.data, tuple(group["frame"]), *(group[name] for name in (*names, *group.options))
 
 
 def looks(groups):

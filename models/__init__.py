@@ -90,6 +90,10 @@ def build_model(
     # Of a relaxed net its own frame would keep the symmetry, whatever the layers did.
     wanted |= {name for name in layers.own_frames if not (relaxed and name == layers.name)}
     frames = [SYMMETRIES[name].on(fields) for name in FRAMES if name in wanted]
+    if group.skeleton is not None:
+        if net is not ConvNet:
+            raise ValueError(f"{type(group).__name__} makes a ConvNet, no {net.__name__}: architecture ConvNet")
+        net = group.skeleton
     return net(layers, input_length, kernel_size, width, frames)
 
 

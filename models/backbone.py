@@ -66,6 +66,8 @@ class Symmetry(ABC):
     unet_up_widths: ClassVar[tuple[int, ...]] = (128, 64, 32, 16)
     unet_depths: ClassVar[tuple[int, ...]] = (1, 2, 2, 2)  # convolutions per stage; the first of each halves the grid
     convnet_width: ClassVar[int] = 128
+    skeleton: ClassVar[type | None] = None  # the ConvNet of layers that make no other net
+    tile: ClassVar[tuple[int, int] | None] = None  # height and width of the frames that weights are bound to, None: any
 
     def __post_init__(self):
         object.__setattr__(self, "fields", check(self.fields))
@@ -201,6 +203,10 @@ class Forecaster(nn.Module):
         self.symmetry, self.input_length, self.kernel_size, self.width = symmetry, input_length, kernel_size, width
         self.quarter_turns = next((frame for frame in frames if frame.name == "Rot"), None)
         self.frames = [frame for frame in frames if frame.name != "Rot"]
+        if self.quarter_turns is not None and len(set(symmetry.tile or ())) > 1:
+            raise ValueError(
+                "frame Rot turns what this net reads, and its weights are those of a grid that is not square"
+            )
         self.lift, self.lifted = symmetry.lift(input_length)
 
     def hidden(self, width):
@@ -211,7 +217,8 @@ class Forecaster(nn.Module):
         """Forecast the next frame.
 
         Raises:
-            ValueError: frames of another shape than ``(n, input_length, C, H, W)``, or a grid the net cannot halve.
+            ValueError: frames of another shape than ``(n, input_length, C, H, W)``, or a grid that the net cannot halve
+                or that its weights are not of.
         """
         if frames.dim() != 5 or frames.shape[1:3] != (self.input_length, self.symmetry.components):
             wanted = f"(n, {self.input_length}, {self.symmetry.components}, H, W)"
@@ -222,6 +229,9 @@ class Forecaster(nn.Module):
                 f"{type(self).__name__} needs height and width to be multiples of {self.size_multiple}, "
                 f"got {height} x {width}"
             )
+        if self.symmetry.tile not in (None, (height, width)):
+            tile = "{} x {}".format(*self.symmetry.tile)
+            raise ValueError(f"the weights of this net are those of a grid of {tile}, got {height} x {width}")
         if self.quarter_turns is None:
             return self.forecast(frames)
         turns = self.quarter_turns

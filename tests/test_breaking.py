@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from made import write_run
-from test_data_prep import prepare
+from prepared import prepare
 
 from evaluation import breaking, summary
 from evaluation.runs import group_runs, load_runs
