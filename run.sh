@@ -105,8 +105,9 @@ dials() {
     for seed in ${SEEDS:-0}; do
         for level in 0 9 4 2 7 1 6 3 8 5; do
             one "$seed" --dataset=smoke_levels_$level --symmetry=None --width=0.125 $dials
-            for relaxed in "" --relaxed=1 "--relaxed=0 --deviation=free" "--relaxed=1 --deviation=free" --relaxed=0.1 --relaxed=10; do
-                one "$seed" --dataset=smoke_levels_$level --symmetry=Rot --rotation_order=4 --width=0.0625 $relaxed $dials
+            for way in "" --relaxed=1 "--relaxed=0 --deviation=free" "--relaxed=1 --deviation=free" --relaxed=0.1 --relaxed=10 \
+                --variant=RSteer --variant=Lift; do
+                one "$seed" --dataset=smoke_levels_$level --symmetry=Rot --rotation_order=4 --width=0.0625 $way $dials
             done
         done
     done
