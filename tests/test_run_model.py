@@ -17,11 +17,13 @@ import torch
 
 import data_prep
 import run_model
+from evaluation.price import peak_memory
 from evaluation.runs import locked
 from evaluation.score import TestSet, equivariance_of
 from flows.windows import Windows
 from models import SYMMETRIES, build_model
-from utils import exit_code, peak_memory
+from models.options import OPTIONS
+from utils import exit_code
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--architecture Unet --input_length 4 --output_length 2 --batch_size 8 --width 0.125 --num_epoch 2".split()
@@ -582,10 +584,31 @@ def test_as_a_program(data_dir, tmp_path):
     assert done.stdout.splitlines()[-1].startswith("Model: Unet | Symmetry: UM | Future RMSE: 0.")
 
 
+WRONG = ["--width 0", "--symmetry Color", "--symmetry Rot --rotation_order 3", "--frames x.npy"]
+
+
+@pytest.mark.parametrize("flags", ["--help", *WRONG, "--data_dir nowhere"])
+def test_flags_are_read_before_torch(flags):
+    """Help and mistyped flags need not wait for it; with flags that are right it comes."""
+    command = [sys.executable, "-X", "importtime", ROOT / "run_model.py", *flags.split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert imported & {"torch", "scipy"} == ({"torch", "scipy"} if flags == "--data_dir nowhere" else set())
+    assert done.returncode == (0 if flags == "--help" else 2)
+
+
+def test_what_flags_know_of_symmetries():
+    """The options that flags are made from are those of the nets."""
+    assert list(OPTIONS) == list(SYMMETRIES)
+    for name, symmetry in SYMMETRIES.items():
+        assert isinstance(symmetry, type(OPTIONS[name]))
+        assert symmetry.options() == OPTIONS[name].options()
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what a process has loaded")
 @pytest.mark.parametrize("program", ["run_model.py", "data_prep.py"])
-def test_interrupted_while_modules_load(program):
-    process = subprocess.Popen([sys.executable, ROOT / program, "--help"], stderr=subprocess.PIPE, text=True)
+def test_interrupted_while_modules_load(program, tmp_path):
+    process = subprocess.Popen([sys.executable, ROOT / program], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
