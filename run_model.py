@@ -229,7 +229,7 @@ from evaluation.ablation import variant_of
 from evaluation.baselines import Climatology
 from evaluation.baselines import fit as baselines_of
 from evaluation.predict import predict
-from evaluation.price import available_memory, peak_memory
+from evaluation.price import available_memory, peak_memory, training_price
 from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
 from evaluation.score import TestSet, equivariance_of, score, validation_rmse
@@ -596,8 +596,12 @@ def main(argv=None):
 def train_and_test(args, model, windows, tests, settings, folder):
     """Train in ``folder``, test the best weights; returns what metrics.json holds."""
     parameters = sum(p.numel() for p in model.parameters())
+    print(f"{folder.name}: {len(windows['train'])} training windows, {args.device}", flush=True)
+    operations, seconds = training_price(model, windows["train"], settings)
     print(
-        f"{folder.name}: {parameters:,} parameters, {len(windows['train'])} training windows, {args.device}", flush=True
+        f"{short_name(args)}: {parameters:,} parameters, {operations / 1e9:.3g} GFLOP per training step, "
+        f"{peak_memory(args.device):.0f} MiB, about {seconds:.2g} s of training per epoch",
+        flush=True,
     )
     validate = partial(validation_rmse, model, windows["valid"], settings)
     history = train(model, windows["train"], validate, settings, folder)

@@ -1,12 +1,18 @@
 """What a net costs: operations, memory, time."""
 
+import math
 import os
 import sys
+import time
+from copy import deepcopy
+from dataclasses import replace
 from resource import RUSAGE_SELF, getrusage
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from utils import make_optimizer, shared_roll_out, sum_over_processes, train_epoch
 
 # ---------------------------------------------------------------- operations
 
@@ -56,3 +62,36 @@ def peak_memory(device):
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return round(getrusage(RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
+# ---------------------------------------------------------------- a training step
+
+TIMED = 3  # steps
+
+
+def training_price(model, windows, settings):
+    """What training costs, by a few steps of a copy: the model, its gradients and all generators stay as they are.
+
+    Args:
+        windows, settings: as those of :func:`utils.train`.
+
+    Returns:
+        ``(operations, seconds)``: floating-point operations of a training step, of all processes together, and an
+        estimate of the time of an epoch without its validation.
+    """
+    settings = replace(settings, name="measuring, not training:", learning_rate=0.0)
+    device, batch = windows.device, settings.batch_size
+    steps = math.ceil((settings.epoch_windows or len(windows)) / batch)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        copy = deepcopy(model)
+        forecaster, optimizer = shared_roll_out(copy), make_optimizer(copy, settings)
+
+        def train_steps(count):
+            generator = torch.Generator().manual_seed(0)
+            train_epoch(forecaster, optimizer, windows, replace(settings, epoch_windows=count * batch), generator, 0)
+
+        count = operations(train_steps, 1)  # warms up, too
+        start = time.perf_counter()
+        train_steps(TIMED)
+        seconds = (time.perf_counter() - start) / TIMED
+    return int(sum_over_processes(torch.tensor(float(count), device=device))), steps * seconds
