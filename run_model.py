@@ -32,6 +32,8 @@ from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, match
 
 # ---------------------------------------------------------------- the flags
 
+TEST_SETS = ("domain", *(name for name in OPTIONS if name != "None"))  # beside "test"
+
 
 def parse_args(argv=None, **of_run):
     """The flags of the release, with its defaults, then ours. A wrong one ends the program with one line and code 2.
@@ -99,6 +101,17 @@ def parse_args(argv=None, **of_run):
                 default = "" if field.type is bool else f" (default {field.default})"
                 add(f"--{field.name}", **kind, help=f"{symmetry}: {words}{default}")
     add("--variant", default="", help="change one part of the net, for ablations; evaluation/ablation.py has the names")
+    add(
+        "--test_sets",
+        default="",
+        help=f"those to score beside test, as in UM,Rot, of {', '.join(TEST_SETS)} (default: all that there are)",
+    )
+    add(
+        "--scale_windows",
+        type=int,
+        default=32,
+        help="about how many windows of the dear test set Scale are scored, evenly spread; 0: all (default 32)",
+    )
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--checkpoint", action="store_true", help="save memory: compute roll-out steps again in the backward pass")
@@ -173,7 +186,8 @@ def check_args(args):
         raise ValueError("--deviation goes with --relaxed")
     if not 0 < args.train_fraction <= 1:
         raise ValueError(f"--train_fraction must be above 0 and at most 1, got {args.train_fraction}")
-    for name in ("num_workers", "seed", "patience", "valid_length"):
+    args.test_sets = names_of(args.test_sets, ("test", *TEST_SETS), "test set")
+    for name in ("num_workers", "seed", "patience", "valid_length", "scale_windows"):
         if getattr(args, name) < 0:
             raise ValueError(f"--{name} must not be negative, got {getattr(args, name)}")
 
@@ -232,7 +246,7 @@ from evaluation.predict import predict
 from evaluation.price import available_memory, peak_memory, training_price
 from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics
-from evaluation.score import TestSet, equivariance_of, score, validation_rmse
+from evaluation.score import Remembered, TestSet, equivariance_of, score, validation_rmse
 from flows.store import load_meta, read_table
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES
@@ -380,13 +394,20 @@ def test_sets(args, meta, windows):
     """The test split, the other domain if there is one, and the transformed test sets: ``{name: TestSet}``.
 
     Raises:
-        InputError: a broken table, or a set of which this net could not read a single window.
+        InputError: a broken table, a set that was not prepared, or one of which this net could not read a window.
     """
     tests = {name: TestSet(windows[name]) for name in ("test", "domain") if name in windows}
     for name, file in meta["tables"]["test"].items():
         if name in SYMMETRIES:
             elements = read_table(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
             tests[name] = TestSet(windows["test"], SYMMETRIES[name].on(meta["fields"]), elements)
+    if args.scale_windows and "Scale" in tests:
+        tests["Scale"] = tests["Scale"].thinned(args.scale_windows)
+    if args.test_sets:
+        missing = [name for name in args.test_sets if name not in tests]
+        if missing:
+            raise InputError(f"--test_sets {', '.join(missing)}: the prepared data have {', '.join(tests)}")
+        tests = {name: tests[name] for name in tests if name in ("test", *args.test_sets)}
     for name, tests_of_name in tests.items():
         if next(tests_of_name.groups(args.input_length, TEST_STEPS), None) is None:
             raise InputError(
@@ -407,7 +428,7 @@ def test(model, args, windows, tests):
         (scale).
     """
     model.eval()
-    of_net = partial(forecast, model, amp=args.amp)
+    of_net = Remembered(partial(forecast, model, amp=args.amp))
     baselines = baselines_of(windows["train"], TEST_STEPS)
     damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
     results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping}
@@ -415,7 +436,7 @@ def test(model, args, windows, tests):
     if args.relaxed is not None:
         results["deviations"] = relative_deviations(model)
     for name, tests_of_name in tests.items():
-        print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
+        print(f"{short_name(args)} testing on {name} ({len(tests_of_name)} windows)", flush=True)
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
         found = score({"net": of_net, **baselines}, *setting, args.num_workers, spectra=["net"])
         if name not in ("domain", "Scale"):
@@ -444,7 +465,8 @@ def print_scores(metrics):
     for name, row in scores.items():
         error = f"{errors[name]['relative']:.1e}" if name in errors else "-"
         rmse, baseline = min((of[name]["rmse"], label) for label, of in metrics["baselines"].items() if name in of)
-        print(f"{name:10} {row['rmse']:8.4f}  {rmse:.4f} {baseline:19} {row['ese']:8.4f} {error:>20}")
+        label = f"{name} ({row['windows']})" if "windows" in row else name
+        print(f"{label:10} {row['rmse']:8.4f}  {rmse:.4f} {baseline:19} {row['ese']:8.4f} {error:>20}")
 
     if "deviations" in metrics:
         print("layers deviate by " + ", ".join(f"{name} {size:.1e}" for name, size in metrics["deviations"].items()))

@@ -20,7 +20,8 @@ def test_a_run_is_the_same_with_and_without(data_dir, tmp_path, monkeypatch, cap
     common = "--architecture=Unet --input_length=4 --output_length=2 --batch_size=8 --width=0.03 --num_epoch=1"
     files, folders = [], (tmp_path / "with", tmp_path / "without")
     for results in folders:
-        command = [*common.split(), *flags.split(), f"--data_dir={data_dir}", f"--results={results}", "--device=cpu"]
+        where = f"--data_dir={data_dir} --results={results} --device=cpu --test_sets=test"
+        command = f"{common} {where} {flags}".split()
         run_model.main(command)
         (folder,) = results.iterdir()
         rows = [line.rpartition(",")[0] for line in (folder / "log.csv").read_text().splitlines()]

@@ -170,6 +170,20 @@ def test_peak_memory_is_that_of_the_system():
     assert peak_memory(torch.device("cpu")) >= 0.99 * int(high_water) / 2**10
 
 
+def test_only_some_test_sets(data_dir, finished, tmp_path, capsys):
+    """The others' scores are those of a run that was tested on all."""
+    flags = ["--data_dir", data_dir, "--test_sets=rot,Scale", "--scale_windows=5", "--output", tmp_path / "some.json"]
+    assert evaluate(finished, *flags) == 0
+    scores, every = json.loads((tmp_path / "some.json").read_text())["scores"], read(finished)[1]["scores"]
+    assert list(scores) == ["test", "Rot", "Scale"]
+    for name in ("test", "Rot"):
+        assert scores[name] == every[name]
+    rows = scores["Scale"]["by_factor"]
+    assert scores["Scale"]["windows"] == len(rows) == 5
+    assert {row["windows"] for row in rows.values()} == {1}
+    assert "\nScale (5) " in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- scoring again
 
 
@@ -530,6 +544,9 @@ def test_quick_runs_what_it_lists(tmp_path, code):
     [
         ("--dataset Moon", "no prepared data in"),
         ("--frame Scale", "unknown frame 'Scale'; choose from UM, Mag, Rot"),
+        ("--test_sets UM,Color", "unknown test set 'Color'; choose from test, domain, UM, Mag, Rot, Scale"),
+        ("--test_sets domain", "--test_sets domain: the prepared data have test, UM, Mag, Rot, Scale"),
+        ("--scale_windows -1", "--scale_windows must not be negative"),
         ("--variant drift", "symmetry UM has no variant 'drift'; it has free"),
         ("--symmetry Color", "unknown symmetry 'Color'"),
         ("--architecture VGG", "unknown architecture 'VGG'"),
