@@ -4,6 +4,7 @@
     python run_model.py --architecture=ResNet --symmetry=Mag --width=0.25    # data/rbc, a quarter of the channels
     python run_model.py --evaluate=results/RUN --data_dir=other              # score its best weights on other data
     python run_model.py --predict=results/RUN --frames=x.npy --output=y.npy  # forecast your own frames, in their units
+    python run_model.py --predict=results/RUN --export=net.pt2               # the net as a file for other programs
     torchrun --nproc_per_node=4 run_model.py --dataset=Ocean                 # four processes share every batch
 
 A run writes config.json, log.csv, best.pt, last.pt and metrics.json into its own folder. A run that finished is not
@@ -126,6 +127,12 @@ def parse_args(argv=None, **of_run):
         help="of --predict: .npy or .pt (T, C, H, W) in the units of the raw data, NaN on land, T at least the net's "
         "input_length; or a window of prepared data, FOLDER:SPLIT:NUMBER such as data/rbc:test:0",
     )
+    add(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="of --predict: forecast nothing, write the net to a .pt2 or .onnx file that other programs can load",
+    )
     add("--strict", action="store_true", help="of --evaluate: set what the net of a --relaxed run deviates by to 0")
     add("--steps", type=int, help="frames that --predict forecasts (default: as many as the tests)")
     add(
@@ -149,7 +156,12 @@ def learning_rate(word):
 
 def check_modes(args):
     """Refuse flags of another mode than that of ``args``."""
-    if args.predict is not None:
+    if args.export is not None:
+        if args.predict is None or args.frames is not None or args.output is not None:
+            raise ValueError("--export goes with --predict RUN, without --frames and --output")
+        if args.export.suffix not in (".pt2", ".onnx"):
+            raise ValueError(f"--export {args.export} must end in .pt2 or .onnx")
+    elif args.predict is not None:
         complete = args.frames is not None and args.output is not None and args.output.suffix == ".npy"
         if not complete or (args.steps is not None and args.steps < 1):
             raise ValueError("--predict wants --frames to read, an --output that ends in .npy and --steps from 1 on")
@@ -242,6 +254,7 @@ import torch
 from evaluation.ablation import variant_of
 from evaluation.baselines import Climatology
 from evaluation.baselines import fit as baselines_of
+from evaluation.export import export
 from evaluation.predict import predict
 from evaluation.price import available_memory, peak_memory, training_price
 from evaluation.relaxation import make_strict, relative_deviations
@@ -272,10 +285,10 @@ from utils import (
 ADAM_BYTES = 16  # of a parameter, its gradient and the two moments that Adam keeps of it
 
 
-def check_output(path):
+def check_output(path, flag="output"):
     """Refuse a file that exists, or lies in no folder, before the work."""
     if path is not None and (path.exists() or not path.parent.is_dir()):
-        raise InputError(f"--output {path} must be a new file in a folder that exists")
+        raise InputError(f"--{flag} {path} must be a new file in a folder that exists")
 
 
 def take_net_from_run(argv, folder):
@@ -351,7 +364,7 @@ def find_run(args, meta):
     Raises:
         InputError: the folder holds another run.
     """
-    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output", "strict")
+    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output", "export", "strict")
     config = {name: value for name, value in vars(args).items() if name not in about_this_call}
     config |= {
         "data_dir": str(args.data_dir),
@@ -557,6 +570,9 @@ def main(argv=None):
     if args.predict is not None:
         check_run(args.predict)
         check_output(args.output)
+        check_output(args.export, "export")
+        if args.export is not None:
+            return export(args.predict, args.export)
         return predict(args.predict, args.frames, args.steps or TEST_STEPS, args.output, args.device)
     try:
         variant_of(args.symmetry, args.variant)

@@ -254,7 +254,7 @@ class Rotation(RotationOptions, Symmetry):
         return torch.cat([self.turn_components(turned, part, angles) for part in parts(self.fields)], 2)
 
     def turn_components(self, frames, part, angles):
-        """The components of one field, those of a vector turned by an angle per sample."""
+        """The components of one field, those of a vector turned by an angle per sample, or by one for all."""
         field = frames[:, :, part]
         if field.shape[2] == 1:
             return field
@@ -267,8 +267,8 @@ class Rotation(RotationOptions, Symmetry):
     def quarter(self, turns, frames):
         """``frames`` ``(..., C, H, W)``, all turned by as many quarters."""
         shape = frames.shape
-        g = torch.full((len(frames),), 90.0 * turns)
-        turned = self.act(g, frames.reshape(len(frames), -1, *shape[-3:]))
+        turned = turn(frames.reshape(shape[0], -1, *shape[-3:]), 90 * turns)
+        turned = torch.cat([self.turn_components(turned, part, [90 * turns]) for part in parts(self.fields)], 2)
         return turned.reshape(*shape[:-2], *turned.shape[-2:])
 
     def act_on_mask(self, g, mask, frames):
