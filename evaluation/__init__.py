@@ -1,7 +1,7 @@
 """Measures of forecasts: pure functions of tensors ``(n, steps, C, H, W)``, on the device of their input.
 
-The other modules are programs over finished runs (report, figures) and over the nets (speed, rotation); nothing that
-trains imports them.
+The other modules are programs over finished runs (report, figures) and over the nets (speed, card, rotation); nothing
+that trains imports them.
 """
 
 from evaluation.equivariance import equivariance_error

@@ -184,6 +184,7 @@ class Setting:
     channels_last: bool = False
     compile: bool = False
     checkpoint: bool = False
+    size: int = SIZE  # side of the fields
 
     def build(self, architecture, symmetry, variant):
         torch.manual_seed(0)
@@ -203,7 +204,7 @@ class Setting:
             return roll_out(model, frames[:, :FRAMES], steps, recompute=self.checkpoint and torch.is_grad_enabled())
 
     def random_frames(self):
-        return torch.randn(self.batch, FRAMES + STEPS, 2, SIZE, SIZE, device=self.device)
+        return torch.randn(self.batch, FRAMES + STEPS, 2, self.size, self.size, device=self.device)
 
 
 # ---------------------------------------------------------------- what is measured
