@@ -4,6 +4,7 @@
     python run_model.py --architecture=ResNet --symmetry=Mag --width=0.25    # data/rbc, a quarter of the channels
     python run_model.py --evaluate=results/RUN --data_dir=other              # score its best weights on other data
     python run_model.py --predict=results/RUN --frames=x.npy --output=y.npy  # forecast your own frames, in their units
+    python run_model.py --predict=results/RUN --export=net.pt2               # the net as a file for other programs
     torchrun --nproc_per_node=4 run_model.py --dataset=Ocean                 # four processes share every batch
 
 A run writes config.json, log.csv, best.pt, last.pt and metrics.json into its own folder. A run that finished is not
@@ -27,64 +28,28 @@ import timeit
 from functools import partial
 from pathlib import Path
 
-import torch
+from flows.arguments import DATASETS
+from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, match
 
-from evaluation.ablation import variant_of, variants_of
-from evaluation.baselines import Climatology
-from evaluation.baselines import fit as baselines_of
-from evaluation.breaking import data_error
-from evaluation.predict import predict
-from evaluation.relaxation import make_strict, relative_deviations
-from evaluation.runs import (
-    DATASETS,
-    IDENTITY,
-    check_run,
-    data_folder,
-    locked,
-    net_of,
-    read_config,
-    read_metrics,
-    tile_of,
-)
-from evaluation.score import TestSet, equivariance_of, score, validation_rmse
-from flows.store import load_meta, read_elements
-from flows.windows import Windows
-from models import ARCHITECTURES, FRAMES, SYMMETRIES, match
-from models.approximate import penalised
-from models.backbone import DEVIATIONS
-from utils import (
-    TEST_STEPS,
-    InputError,
-    Training,
-    available_memory,
-    choose_device,
-    connect,
-    exit_code,
-    forecast,
-    keep_memory,
-    load_checkpoint,
-    peak_memory,
-    processes,
-    rank,
-    replacing,
-    set_precision,
-    train,
-    wait_for_all,
-    write_json,
-)
+# ---------------------------------------------------------------- the flags
 
-ADAM_BYTES = 16  # of a parameter, its gradient and the two moments that Adam keeps of it
+TEST_SETS = ("domain", *(name for name in OPTIONS if name != "None"))  # beside "test"
 
 
-def parse_args(argv=None):
-    """The flags of the release, with its defaults, then ours."""
+def parse_args(argv=None, **of_run):
+    """The flags of the release, with its defaults, then ours. A wrong one ends the program with one line and code 2.
+
+    Args:
+        of_run: the settings of the run to ``--evaluate``, which are the defaults then; without them the rest of its
+            flags cannot be checked.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
     add("--dataset", default="RBC", help="RBC, Ocean or a name of your own: the folder under --data_dir (default RBC)")
-    add("--architecture", default="ResNet", help=f"{', '.join(ARCHITECTURES)} (default ResNet)")
-    add("--symmetry", default="UM", help=f"{', '.join(SYMMETRIES)} (default UM; None is the plain net)")
+    add("--architecture", default="ResNet", help=f"{', '.join(NETS)} (default ResNet)")
+    add("--symmetry", default="UM", help=f"{', '.join(OPTIONS)} (default UM; None is the plain net)")
     add("--kernel_size", type=int, default=3, help="odd side of the kernels (default 3)")
     add("--input_length", type=int, default=24, help="past frames the model reads (default 24)")
     add("--output_length", type=int, default=4, help="roll-out steps in the training loss (default 4)")
@@ -136,16 +101,31 @@ def parse_args(argv=None):
     )
     add("--frame", default="", help=f"symmetries to take out before the net and put back after: {', '.join(FRAMES)}")
     add("--augment", default="", help="train on random transforms: UM, Mag or Rot, several as UM,Mag, or all")
-    for symmetry in SYMMETRIES.values():
-        for field in dataclasses.fields(symmetry):
+    for symmetry, options in OPTIONS.items():
+        for field in dataclasses.fields(options):
             if words := field.metadata.get("words"):
                 kind = (
                     {"action": "store_true"} if field.type is bool else {"type": field.type, "default": field.default}
                 )
                 default = "" if field.type is bool else f" (default {field.default})"
-                add(f"--{field.name}", **kind, help=f"{symmetry.name}: {words}{default}")
-    variants = "; ".join(f"{symmetry}: {', '.join(variants_of(symmetry))}" for symmetry in SYMMETRIES)
-    add("--variant", default="", help=f"a part of the net changed, or the second paper's own layers ({variants})")
+                add(f"--{field.name}", **kind, help=f"{symmetry}: {words}{default}")
+    add(
+        "--variant",
+        default="",
+        help="a part of the net changed, or the second paper's own layers: see evaluation/ablation.py and "
+        "models/approximate.py",
+    )
+    add(
+        "--test_sets",
+        default="",
+        help=f"those to score beside test, as in UM,Rot, of {', '.join(TEST_SETS)} (default: all that there are)",
+    )
+    add(
+        "--scale_windows",
+        type=int,
+        default=32,
+        help="about how many windows of the dear test set Scale are scored, evenly spread; 0: all (default 32)",
+    )
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--checkpoint", action="store_true", help="save memory: compute roll-out steps again in the backward pass")
@@ -160,21 +140,26 @@ def parse_args(argv=None):
         help="of --predict: .npy or .pt (T, C, H, W) in the units of the raw data, NaN on land, T at least the net's "
         "input_length; or a window of prepared data, FOLDER:SPLIT:NUMBER such as data/rbc:test:0",
     )
+    add(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="of --predict: forecast nothing, write the net to a .pt2 or .onnx file that other programs can load",
+    )
     add("--strict", action="store_true", help="of --evaluate: set what the net of a --relaxed run deviates by to 0")
-    add("--steps", type=int, default=TEST_STEPS, help=f"frames that --predict forecasts (default {TEST_STEPS})")
+    add("--steps", type=int, help="frames that --predict forecasts (default: as many as the tests)")
     add(
         "--output", type=Path, metavar="FILE", help="of --evaluate: scores as JSON; of --predict: (steps, C, H, W) .npy"
     )
+    parser.set_defaults(**of_run)
     args = parser.parse_args(argv)
-    if args.evaluate is not None:
-        return take_net_from_run(parser, argv, args.evaluate)
-    if args.predict is not None:
-        return check_prediction(args)
-    if args.output is not None or args.frames is not None:
-        raise InputError("--output goes with --evaluate or --predict, --frames with --predict")
-    if args.strict:
-        raise InputError("--strict goes with --evaluate")
-    return check_args(args)
+    try:
+        check_modes(args)
+        if args.predict is None and (args.evaluate is None or of_run):
+            check_args(args)
+    except ValueError as error:
+        parser.exit(2, f"error: {error}\n")
+    return args
 
 
 def learning_rate(word):
@@ -182,93 +167,56 @@ def learning_rate(word):
     return word if word == "best" else float(word)
 
 
-def best_learning_rate(args, config):
-    """That of the finished run with seed 0, but for it like the one of ``config``, that was best on validation.
-
-    Raises:
-        InputError: there is no such run.
-    """
-    alike, found = set(IDENTITY) - {"seed", "learning_rate"} | SYMMETRIES[args.symmetry].options().keys(), []
-    for path in sorted(args.results.glob("*/metrics.json")):
-        other = read_config(path.parent)
-        if other["seed"] == 0 and all(other[name] == config[name] for name in alike):
-            found.append((read_metrics(path.parent)["valid_rmse"], other["learning_rate"]))
-    if not found:
-        raise InputError(f"--learning_rate best: no finished run like this one with --seed 0 in {args.results}")
-    return min(found)[1]
-
-
-def check_output(path):
-    """Refuse a file that exists, or lies in no folder, before the work."""
-    if path is not None and (path.exists() or not path.parent.is_dir()):
-        raise InputError(f"--output {path} must be a new file in a folder that exists")
-
-
-def check_prediction(args):
-    """Refuse what cannot be forecast."""
-    check_run(args.predict)
-    check_output(args.output)
-    if args.frames is None or args.output is None or args.output.suffix != ".npy" or args.steps < 1:
-        raise InputError("--predict wants --frames to read, an --output that ends in .npy and --steps from 1 on")
-    args.device = choose_device(args.device)
-    return args
-
-
-def take_net_from_run(parser, argv, folder):
-    """Parse again, the defaults being those of the run in ``folder``; refuse flags that ask for another net."""
-    config = check_run(folder)
-    net = {name: config[name] for name in (*NET, *SYMMETRIES[config["symmetry"]].options())}
-    parser.set_defaults(**net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
-    args = check_args(parser.parse_args(argv))
-    args.tile = config.get("tile")
-    for name, value in net.items():
-        if getattr(args, name) != value:
-            raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
-    if args.strict and args.relaxed is None:
-        raise InputError(f"--strict: the net of {folder} is strict as it is")
-    check_output(args.output)
-    return args
+def check_modes(args):
+    """Refuse flags of another mode than that of ``args``."""
+    if args.export is not None:
+        if args.predict is None or args.frames is not None or args.output is not None:
+            raise ValueError("--export goes with --predict RUN, without --frames and --output")
+        if args.export.suffix not in (".pt2", ".onnx"):
+            raise ValueError(f"--export {args.export} must end in .pt2 or .onnx")
+    elif args.predict is not None:
+        complete = args.frames is not None and args.output is not None and args.output.suffix == ".npy"
+        if not complete or (args.steps is not None and args.steps < 1):
+            raise ValueError("--predict wants --frames to read, an --output that ends in .npy and --steps from 1 on")
+    elif args.frames is not None or (args.output is not None and args.evaluate is None):
+        raise ValueError("--output goes with --evaluate or --predict, --frames with --predict")
+    if args.strict and args.evaluate is None:
+        raise ValueError("--strict goes with --evaluate")
 
 
 def check_args(args):
     """Bring names to their canonical spelling and refuse values that cannot be meant."""
-    try:
-        args.dataset = next((name for name in DATASETS if name.lower() == args.dataset.lower()), args.dataset)
-        args.architecture = match(args.architecture, ARCHITECTURES, "architecture")
-        args.symmetry = match(args.symmetry, SYMMETRIES, "symmetry")
-        options = SYMMETRIES[args.symmetry].options()
-        args.deviation = match(args.deviation, DEVIATIONS, "deviation")
-        relaxed = "" if args.relaxed is None else args.deviation
-        # these refuse what cannot be built
-        symmetry = variant_of(args.symmetry, args.variant)
-        layers = dataclasses.replace(symmetry, relaxed=relaxed, **{name: getattr(args, name) for name in options})
-        ARCHITECTURES[args.architecture].accept(layers)
-        args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
-        transforms = [name for name in SYMMETRIES if name != "None" and SYMMETRIES[name].keeps_shape]
-        if "scale" in str(args.augment).lower().split(","):
-            raise ValueError("--augment Scale: samples of a batch would differ in size; choose others, or all others")
-        args.augment = transforms if args.augment == "all" else names_of(args.augment, transforms, "symmetry")
-    except ValueError as error:
-        raise InputError(error) from None
+    args.dataset = next((name for name in DATASETS if name.lower() == args.dataset.lower()), args.dataset)
+    args.architecture = match(args.architecture, NETS, "architecture")
+    args.symmetry = match(args.symmetry, OPTIONS, "symmetry")
+    options = OPTIONS[args.symmetry]
+    args.deviation = match(args.deviation, DEVIATIONS, "deviation")
+    relaxed = "" if args.relaxed is None else args.deviation
+    # refuses what it cannot build
+    dataclasses.replace(options, relaxed=relaxed, **{name: getattr(args, name) for name in options.options()})
+    args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
+    transforms = [name for name in OPTIONS if name != "None" and OPTIONS[name].keeps_shape]
+    if "scale" in str(args.augment).lower().split(","):
+        raise ValueError("--augment Scale: samples of a batch would differ in size; choose others, or all others")
+    args.augment = transforms if args.augment == "all" else names_of(args.augment, transforms, "symmetry")
     for name in ("input_length", "output_length", "batch_size", "num_epoch", "learning_rate", "decay_rate", "width"):
         value = getattr(args, name)
         if value != "best" and not 0 < value < float("inf"):
-            raise InputError(f"--{name} must be positive, got {value}")
+            raise ValueError(f"--{name} must be positive, got {value}")
     if args.kernel_size < 1 or args.kernel_size % 2 == 0:
-        raise InputError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
+        raise ValueError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
     if args.relaxed is not None and not 0 <= args.relaxed < math.inf:
-        raise InputError(f"--relaxed must be a number from 0 on, got {args.relaxed}")
+        raise ValueError(f"--relaxed must be a number from 0 on, got {args.relaxed}")
     if not 0 <= args.penalty < math.inf:
-        raise InputError(f"--penalty must be a number from 0 on, got {args.penalty}")
+        raise ValueError(f"--penalty must be a number from 0 on, got {args.penalty}")
     if args.relaxed is None and args.deviation != DEVIATIONS[0]:
-        raise InputError("--deviation goes with --relaxed")
+        raise ValueError("--deviation goes with --relaxed")
     if not 0 < args.train_fraction <= 1:
-        raise InputError(f"--train_fraction must be above 0 and at most 1, got {args.train_fraction}")
-    for name in ("num_workers", "seed", "patience", "valid_length"):
+        raise ValueError(f"--train_fraction must be above 0 and at most 1, got {args.train_fraction}")
+    args.test_sets = names_of(args.test_sets, ("test", *TEST_SETS), "test set")
+    for name in ("num_workers", "seed", "patience", "valid_length", "scale_windows"):
         if getattr(args, name) < 0:
-            raise InputError(f"--{name} must not be negative, got {getattr(args, name)}")
-    args.device = choose_device(args.device)
-    return args
+            raise ValueError(f"--{name} must not be negative, got {getattr(args, name)}")
 
 
 def names_of(words, names, what):
@@ -286,7 +234,7 @@ def run_name(args):
     )
     if args.width != 1:
         name += f"_width{args.width:g}"
-    for option, default in SYMMETRIES[args.symmetry].options().items():
+    for option, default in OPTIONS[args.symmetry].options().items():
         if getattr(args, option) != default:
             name += f"_{option}{getattr(args, option)}"
     if args.frame:
@@ -311,6 +259,97 @@ def run_name(args):
 def short_name(args):
     """What tells the lines of this run from those of its neighbours in a sweep."""
     return f"{args.architecture} {args.symmetry} seed {args.seed}"
+
+
+# ---------------------------------------------------------------- the run
+
+if __name__ == "__main__":
+    parse_args()  # the imports below take seconds: whoever wants help or has mistyped a flag need not wait for them
+
+import torch
+
+from evaluation.ablation import variant_of
+from evaluation.baselines import Climatology
+from evaluation.baselines import fit as baselines_of
+from evaluation.breaking import data_error
+from evaluation.export import export
+from evaluation.predict import predict
+from evaluation.price import available_memory, peak_memory, training_price
+from evaluation.relaxation import make_strict, relative_deviations
+from evaluation.runs import IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics, tile_of
+from evaluation.score import Remembered, TestSet, equivariance_of, score, validation_rmse
+from flows.store import load_meta, read_elements
+from flows.windows import Windows
+from models import ARCHITECTURES, SYMMETRIES
+from models.approximate import penalised
+from utils import (
+    TEST_STEPS,
+    InputError,
+    Training,
+    choose_device,
+    connect,
+    exit_code,
+    forecast,
+    keep_memory,
+    load_checkpoint,
+    processes,
+    rank,
+    replacing,
+    set_precision,
+    train,
+    wait_for_all,
+    write_json,
+)
+
+ADAM_BYTES = 16  # of a parameter, its gradient and the two moments that Adam keeps of it
+
+
+def check_output(path, flag="output"):
+    """Refuse a file that exists, or lies in no folder, before the work."""
+    if path is not None and (path.exists() or not path.parent.is_dir()):
+        raise InputError(f"--{flag} {path} must be a new file in a folder that exists")
+
+
+def take_net_from_run(argv, folder):
+    """Parse again, the defaults being those of the run in ``folder``; refuse flags that ask for another net."""
+    config = check_run(folder)
+    net = {name: config[name] for name in (*NET, *OPTIONS[config["symmetry"]].options())}
+    args = parse_args(argv, **net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
+    args.tile = config.get("tile")
+    for name, value in net.items():
+        if getattr(args, name) != value:
+            raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
+    if args.strict and args.relaxed is None:
+        raise InputError(f"--strict: the net of {folder} is strict as it is")
+    check_output(args.output)
+    return args
+
+
+def check_net(args):
+    """Refuse a net that cannot be built."""
+    relaxed = "" if args.relaxed is None else args.deviation
+    options = {name: getattr(args, name) for name in OPTIONS[args.symmetry].options()}
+    try:
+        layers = dataclasses.replace(variant_of(args.symmetry, args.variant), relaxed=relaxed, **options)
+        ARCHITECTURES[args.architecture].accept(layers)
+    except ValueError as error:
+        raise InputError(error) from None
+
+
+def best_learning_rate(args, config):
+    """That of the finished run with seed 0, but for it like the one of ``config``, that was best on validation.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    alike, found = set(IDENTITY) - {"seed", "learning_rate"} | OPTIONS[args.symmetry].options().keys(), []
+    for path in sorted(args.results.glob("*/metrics.json")):
+        other = read_config(path.parent)
+        if other["seed"] == 0 and all(other[name] == config[name] for name in alike):
+            found.append((read_metrics(path.parent)["valid_rmse"], other["learning_rate"]))
+    if not found:
+        raise InputError(f"--learning_rate best: no finished run like this one with --seed 0 in {args.results}")
+    return min(found)[1]
 
 
 def check_data(args, meta):
@@ -356,7 +395,7 @@ def find_run(args, meta):
     Raises:
         InputError: the folder holds another run.
     """
-    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output", "strict")
+    about_this_call = ("no_resume", "results", "evaluate", "predict", "frames", "steps", "output", "export", "strict")
     config = {name: value for name, value in vars(args).items() if name not in about_this_call}
     config |= {
         "data_dir": str(args.data_dir),
@@ -375,7 +414,7 @@ def find_run(args, meta):
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None
     old = read_config(folder)
-    for name in (*IDENTITY, *SYMMETRIES[args.symmetry].options()):
+    for name in (*IDENTITY, *OPTIONS[args.symmetry].options()):
         if old[name] != config[name]:
             what = f"other data ({old[name]}, now {config[name]})" if name == "data" else f"{name} {old[name]}"
             raise InputError(f"{folder} holds a run with {what}; use another --results, or --no_resume to replace it")
@@ -399,7 +438,7 @@ def test_sets(args, meta, windows):
     """The test split, the other domain if there is one, and the transformed test sets: ``{name: TestSet}``.
 
     Raises:
-        InputError: a broken table, or a set of which this net could not read a single window.
+        InputError: a broken table, a set that was not prepared, or one of which this net could not read a window.
     """
     tests = {name: TestSet(windows[name]) for name in ("test", "domain") if name in windows}
     for name, file in meta["tables"]["test"].items():
@@ -408,6 +447,13 @@ def test_sets(args, meta, windows):
         elif name in SYMMETRIES:
             elements = read_elements(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
             tests[name] = TestSet(windows["test"], SYMMETRIES[name].on(meta["fields"]), elements)
+    if args.scale_windows and "Scale" in tests:
+        tests["Scale"] = tests["Scale"].thinned(args.scale_windows)
+    if args.test_sets:
+        missing = [name for name in args.test_sets if name not in tests]
+        if missing:
+            raise InputError(f"--test_sets {', '.join(missing)}: the prepared data have {', '.join(tests)}")
+        tests = {name: tests[name] for name in tests if name in ("test", *args.test_sets)}
     for name, tests_of_name in tests.items():
         if next(tests_of_name.groups(args.input_length, TEST_STEPS), None) is None:
             raise InputError(
@@ -429,7 +475,7 @@ def test(model, args, meta, windows, tests):
         (scale).
     """
     model.eval()
-    of_net = partial(forecast, model, amp=args.amp)
+    of_net = Remembered(partial(forecast, model, amp=args.amp))
     baselines = baselines_of(windows["train"], args.input_length, TEST_STEPS)
     damping = {name: baseline.damping for name, baseline in baselines.items() if hasattr(baseline, "damping")}
     results = {"scores": {}, "baselines": {}, "equivariance_error": {}, "damping": damping}
@@ -438,7 +484,7 @@ def test(model, args, meta, windows, tests):
     if args.relaxed is not None:
         results["deviations"] = relative_deviations(model)
     for name, tests_of_name in tests.items():
-        print(f"{short_name(args)} testing on {name} ({len(tests_of_name.windows)} windows)", flush=True)
+        print(f"{short_name(args)} testing on {name} ({len(tests_of_name)} windows)", flush=True)
         setting = (tests_of_name, args.input_length, TEST_STEPS, args.batch_size)
         found = score({"net": of_net, **baselines}, *setting, args.num_workers, ["net"], ["net", "persistence"])
         if name not in ("domain", "Scale"):
@@ -467,7 +513,8 @@ def print_scores(metrics):
     for name, row in scores.items():
         error = f"{errors[name]['relative']:.1e}" if name in errors else "-"
         rmse, baseline = min((of[name]["rmse"], label) for label, of in metrics["baselines"].items() if name in of)
-        print(f"{name:10} {row['rmse']:8.4f}  {rmse:.4f} {baseline:19} {row['ese']:8.4f} {error:>20}")
+        label = f"{name} ({row['windows']})" if "windows" in row else name
+        print(f"{label:10} {row['rmse']:8.4f}  {rmse:.4f} {baseline:19} {row['ese']:8.4f} {error:>20}")
 
     if "deviations" in metrics:
         print("layers deviate by " + ", ".join(f"{name} {size:.1e}" for name, size in metrics["deviations"].items()))
@@ -557,11 +604,19 @@ def evaluate(args):
 
 def main(argv=None):
     args = parse_args(argv)
-    args.device = connect(args.device)
+    if args.evaluate is not None:
+        args = take_net_from_run(argv, args.evaluate)
+    args.device = connect(choose_device(args.device))
     if args.device.type == "cpu":
         keep_memory()
     if args.predict is not None:
-        return predict(args.predict, args.frames, args.steps, args.output, args.device)
+        check_run(args.predict)
+        check_output(args.output)
+        check_output(args.export, "export")
+        if args.export is not None:
+            return export(args.predict, args.export)
+        return predict(args.predict, args.frames, args.steps or TEST_STEPS, args.output, args.device)
+    check_net(args)
     if args.evaluate is not None:
         return evaluate(args)
     data = data_folder(args.data_dir, args.dataset)
@@ -619,8 +674,12 @@ def main(argv=None):
 def train_and_test(args, model, meta, windows, tests, settings, folder):
     """Train in ``folder``, test the best weights; returns what metrics.json holds."""
     parameters = sum(p.numel() for p in model.parameters())
+    print(f"{folder.name}: {len(windows['train'])} training windows, {args.device}", flush=True)
+    operations, seconds = training_price(model, windows["train"], settings)
     print(
-        f"{folder.name}: {parameters:,} parameters, {len(windows['train'])} training windows, {args.device}", flush=True
+        f"{short_name(args)}: {parameters:,} parameters, {operations / 1e9:.3g} GFLOP per training step, "
+        f"{peak_memory(args.device):.0f} MiB, about {seconds:.2g} s of training per epoch",
+        flush=True,
     )
     validate = partial(validation_rmse, model, windows["valid"], settings)
     history = train(model, windows["train"], validate, settings, folder)

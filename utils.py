@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import torch
@@ -58,6 +57,8 @@ def exit_code(main):
         code, line = 2, "error: the device is out of memory; lower --batch_size or --width, or use --device cpu"
     except KeyboardInterrupt:
         code, line = 130, "stopped"
+    except SystemExit as stop:  # argparse has said why
+        code = stop.code
     except Exception as error:
         code = 2
         if processes() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
@@ -100,21 +101,6 @@ def keep_memory():
         glibc = ctypes.CDLL("libc.so.6")
         glibc.mallopt(mmap_max, 0)
         glibc.mallopt(trim_threshold, -1)
-
-
-def available_memory(device):
-    """Bytes of memory that a device has, free on a CUDA device, in all on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def peak_memory(device):
-    """Most memory held since the start of this process, in MiB: by tensors on a CUDA device, else by all of it."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(getrusage(RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
 def progress(items, total, label, note=None):

@@ -3,10 +3,10 @@
 Three groups of modules; nothing that trains imports the last.
 
 - measures: rmse, spectrum, equivariance, and measures of other benchmarks
-- what a run needs: runs (its folder), score, baselines, relaxation, breaking, predict, ablation (nets with
-  one part changed)
-- programs: report (with claims, paired, summary) and figures (with convection, style) over finished runs; speed and
-  rotation over nets
+- what a run needs: runs (its folder), score, baselines, price, relaxation, breaking, predict, export, ablation (nets
+  with one part changed)
+- programs: report (with claims, paired, summary) and figures (with convection, style) over finished runs; speed, card
+  and rotation over nets
 """
 
 from evaluation.equivariance import equivariance_error

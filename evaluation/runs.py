@@ -10,11 +10,11 @@ from itertools import product
 from pathlib import Path
 
 from evaluation.ablation import variant_of
+from flows.arguments import DATASETS
 from models import ARCHITECTURES, SYMMETRIES, build_model
-from models.backbone import DEVIATIONS
+from models.options import DEVIATIONS
 from utils import InputError, replacing, write_json
 
-DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
 # What two runs must share to be the same run; the rest of config.json only describes. "data" is the id of the prepared
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")

@@ -1,7 +1,8 @@
 """Scores of forecasts over the windows of a prepared data set, original or transformed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha1
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ class TestSet:
     Attributes:
         windows: :class:`flows.windows.Windows`.
         symmetry, elements: window i is transformed by the group element ``elements[i]`` first; None: by nothing.
+        chosen: the windows of the set; None: all.
     """
 
     __test__ = False  # nothing for pytest to collect
@@ -30,6 +32,18 @@ class TestSet:
     windows: object
     symmetry: object = None
     elements: torch.Tensor | None = None
+    chosen: torch.Tensor | None = None
+
+    def __len__(self):
+        return len(self.windows if self.chosen is None else self.chosen)
+
+    def thinned(self, count):
+        """About ``count`` of the windows, as many of each group element, evenly spread; all, if there are fewer."""
+        if count >= len(self):
+            return self
+        parts = [(self.elements == element).nonzero().flatten() for element in self.elements.unique()]
+        kept = [spread(part, max(1, count // len(parts))) for part in parts]
+        return replace(self, chosen=torch.cat(kept).sort().values)
 
     def groups(self, past, steps):
         """Windows whose transforms may share a batch, because they have equal sizes.
@@ -39,13 +53,48 @@ class TestSet:
         Yields:
             ``(element, index)``: the windows and their element, a tensor ``(1,)``, or None where all may share a batch.
         """
+        chosen = torch.arange(len(self.windows)) if self.chosen is None else self.chosen
         if self.symmetry is None or self.symmetry.keeps_shape:
-            yield None, torch.arange(len(self.windows))
+            yield None, chosen
             return
-        for element in self.elements.unique():
+        for element in self.elements[chosen].unique():
             before, after = self.symmetry.source_window(element[None], past, steps)
             if before <= self.windows.history and after <= self.windows.horizon:
-                yield element[None], (self.elements == element).nonzero().flatten()
+                yield element[None], chosen[self.elements[chosen] == element]
+
+
+def spread(index, count):
+    """At most ``count`` entries of ``index``, evenly spread."""
+    return index[torch.linspace(0, len(index) - 1, min(count, len(index))).long()]
+
+
+class Remembered:
+    """A forecast that is computed once for equal windows: those turned by 360 degrees, or forecast for two measures.
+
+    Kept are the forecasts of the windows that come first, up to ``room`` bytes of them.
+    """
+
+    def __init__(self, forecast, room=2**28):
+        self.forecast, self.room, self.kept = forecast, room, {}
+
+    def __call__(self, frames, steps, mask=None):
+        masks = [None] * len(frames) if mask is None else mask
+        keys = [(steps, *map(digest, window)) for window in zip(frames, masks, strict=True)]
+        new = {key: i for i, key in enumerate(keys) if key not in self.kept}
+        found = {}
+        if new:
+            index = list(new.values())
+            computed = self.forecast(frames[index], steps, None if mask is None else mask[index])
+            found = dict(zip(new, computed, strict=True))
+            if self.room >= computed.nbytes:
+                self.room -= computed.nbytes
+                self.kept |= found
+        return torch.stack([found[key] if key in found else self.kept[key] for key in keys])
+
+
+def digest(tensor):
+    """What tells a tensor from others; None of None."""
+    return None if tensor is None else sha1(tensor.contiguous().cpu().numpy()).digest()
 
 
 @torch.inference_mode()
@@ -63,9 +112,9 @@ def score(forecasts, tests, past, steps, batch_size, workers=0, spectra=(), meas
     Returns:
         ``{name: scores}``, each a dict of ``rmse``, ``rmse_per_step``, ``window_mse`` (the mean squared error of every
         window, in their order) and, with spectra, ``ese`` (mean spectrum) and ``ese_per_sample``. Where transformed
-        windows differ in size, these are means over windows (of squares, for the RMSE), and ``by_factor`` holds the
-        same per group element, with the number of ``windows``. Of the measured ones ``measures``, per group element
-        only; with spectra these have ``ese_resolved``, the ESE over windows without land and the ``rings_resolved``.
+        windows differ in size, these are means over windows (of squares, for the RMSE), ``windows`` is their number,
+        and ``by_factor`` holds the same per group element. Of the measured ones ``measures``, per group element only;
+        with spectra these have ``ese_resolved``, the ESE over windows without land and the ``rings_resolved``.
     """
     rows = {}
     for element, index in tests.groups(past, steps):
@@ -75,7 +124,10 @@ def score(forecasts, tests, past, steps, batch_size, workers=0, spectra=(), meas
             return found
         for name, row in found.items():
             rows.setdefault(name, {})[f"{element.item():g}"] = {"windows": len(index), **row}
-    return {name: {**mean_over_windows(of.values()), "by_factor": of} for name, of in rows.items()}
+    return {
+        name: {**mean_over_windows(of.values()), "windows": sum(row["windows"] for row in of.values()), "by_factor": of}
+        for name, of in rows.items()
+    }
 
 
 def score_windows(forecasts, tests, order, past, steps, batch_size, workers, spectra, measured):
@@ -216,8 +268,7 @@ def equivariance_of(forecast, tests, past, steps, batch_size):
         pair = equivariance_error(in_pieces, symmetry, elements[index], frames, mask)
         return dict(zip(("absolute", "relative"), (error.item() for error in pair), strict=True))
 
-    index = torch.cat(usable).sort().values
-    index = index[torch.linspace(0, len(index) - 1, min(EQUIVARIANCE_WINDOWS, len(index))).long()]
+    index = spread(torch.cat(usable).sort().values, EQUIVARIANCE_WINDOWS)
     if symmetry.keeps_shape:
         return errors(index)
     rows = {}

@@ -37,8 +37,8 @@ from torch import nn
 from torch.nn.functional import conv2d, leaky_relu, pad, unfold
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from evaluation.price import operations
 from evaluation.spectrum import energy_spectrum_error
 from flows.windows import Windows
 from models import SKELETONS, SYMMETRIES, build_model, match
@@ -184,6 +184,7 @@ class Setting:
     channels_last: bool = False
     compile: bool = False
     checkpoint: bool = False
+    size: int = SIZE  # side of the fields
 
     def build(self, architecture, symmetry, variant):
         torch.manual_seed(0)
@@ -203,7 +204,7 @@ class Setting:
             return roll_out(model, frames[:, :FRAMES], steps, recompute=self.checkpoint and torch.is_grad_enabled())
 
     def random_frames(self):
-        return torch.randn(self.batch, FRAMES + STEPS, 2, SIZE, SIZE, device=self.device)
+        return torch.randn(self.batch, FRAMES + STEPS, 2, self.size, self.size, device=self.device)
 
 
 # ---------------------------------------------------------------- what is measured
@@ -258,35 +259,6 @@ def seconds(device, function, *arguments):
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
-
-
-def convolution_backward(gradient, image, kernel, *setting, out_val):
-    """Either gradient takes as many operations as the convolution (torch's own count forgets the groups)."""
-    *geometry, _, _, (of_image, of_kernel, _) = setting  # bias sizes, stride, padding, dilation, transposed
-    return (of_image + of_kernel) * COUNTS[aten.convolution](image, kernel, *geometry, out_val=gradient)
-
-
-aten = torch.ops.aten
-COUNTS = flop_registry | {aten.convolution_backward: convolution_backward}
-
-
-class Operations(TorchDispatchMode):
-    """Adds up operations. (torch's ``FlopCounterMode`` follows modules, too, and fails on parametrised ones.)"""
-
-    total = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if function.overloadpacket in COUNTS:
-            self.total += COUNTS[function.overloadpacket](*args, **(kwargs or {}), out_val=result)
-        return result
-
-
-def operations(function, *arguments):
-    """Floating-point operations of one call, in convolutions and matrix products."""
-    with Operations() as counter:
-        function(*arguments)
-    return counter.total
 
 
 class Durations(TorchDispatchMode):

@@ -1,10 +1,12 @@
-"""Types of the command line's arguments: what a word must be."""
+"""What the words on a command line may be. No torch here."""
 
 import argparse
 import contextlib
 import re
 
 from models.fields import SIZES
+
+DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
 
 
 def whole(least):

@@ -23,8 +23,9 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torch.nn.utils import parametrize
 
-from models.backbone import ConvNet, Symmetry, odd_kernel, option
+from models.backbone import ConvNet, Symmetry, odd_kernel
 from models.fields import Features, parts
+from models.options import option
 from models.rotation import Rotation, kernel_basis, turn
 from models.scale import Scale
 from models.translation import Translation

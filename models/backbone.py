@@ -4,23 +4,14 @@ Layer counts and widths: Wang, Walters and Yu, ICLR 2021, appendix, and the code
 Walters and Yu, ICML 2022.
 """
 
-import dataclasses
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-from models.fields import Features, check, components
-
-
-def option(default, words):
-    """A field of a :class:`Symmetry` that shapes its nets: a keyword of ``build_model`` and a flag of run_model.py."""
-    return dataclasses.field(default=default, metadata={"words": words})
-
-
-DEVIATIONS = ("gains", "free")
+from models.fields import Features
+from models.options import Options
 
 
 def deviation(relaxed, *shape):
@@ -43,20 +34,11 @@ def gained(y, gain):
     return y * (1 + gain).reshape(gain.shape + (1,) * (y.dim() - 1 - gain.dim()))
 
 
-@dataclass(frozen=True)
-class Symmetry(ABC):
+class Symmetry(Options, ABC):
     """What one file of ``models/`` provides: a group's action on flows, and the layers that commute with it.
 
-    Args:
-        fields: what the data hold, see ``models.fields``.
-        relaxed: how layers may leave the symmetry: "" not at all, "gains" by a few numbers each, "free" by a kernel of
-            their own beside the exact one.
-
-    Widths count numbers at a point, of which a channel has ``channel_size``.
+    What can be set is in ``models.options``. Widths count numbers at a point, of which a channel has ``channel_size``.
     """
-
-    fields: tuple[str, ...] = ("vector",)
-    relaxed: str = ""
 
     name: ClassVar[str]
     own_frames: ClassVar[tuple[str, ...]] = ()  # frames of reference that its strict nets always have
@@ -68,25 +50,6 @@ class Symmetry(ABC):
     convnet_width: ClassVar[int] = 128
     skeleton: ClassVar[type | None] = None  # the ConvNet of layers that make no other net
     tile: ClassVar[tuple[int, int] | None] = None  # height and width of the frames that weights are bound to, None: any
-
-    def __post_init__(self):
-        object.__setattr__(self, "fields", check(self.fields))
-        if self.relaxed not in ("", *DEVIATIONS):
-            raise ValueError(f"unknown deviation {self.relaxed!r}; choose from {', '.join(DEVIATIONS)}")
-
-    @classmethod
-    def options(cls):
-        """Names and defaults of what shapes its nets."""
-        return {field.name: field.default for field in dataclasses.fields(cls) if "words" in field.metadata}
-
-    def on(self, fields):
-        """The same symmetry for data of other fields."""
-        return dataclasses.replace(self, fields=tuple(fields))
-
-    @property
-    def components(self):
-        """Number of components C of the data."""
-        return components(self.fields)
 
     # --- the action
 
@@ -104,8 +67,6 @@ class Symmetry(ABC):
         ``mask`` is None where all points of ``frames`` are valid; so is the result where they all stay so.
         """
         return mask
-
-    keeps_shape: ClassVar[bool] = True  # else windows change size and length with g, and a batch shares one element
 
     def enlargement(self, g):
         """How many times more points than the original a transformed frame has, at least 1."""
@@ -359,7 +320,7 @@ def repeat_pixels(maps):
 
 def shuffle_pixels(maps):
     """``pixel_shuffle`` of ``(n, 4 c, H, W)`` to ``(n, c, 2 H, 2 W)``; torch's own has no gradient where n is 0."""
-    if len(maps):
+    if maps.shape[0]:  # len() would fix the batch of an exported net
         return nn.functional.pixel_shuffle(maps, 2)
     _, channels, height, width = maps.shape
     return maps.reshape(0, channels // 4, 2 * height, 2 * width)

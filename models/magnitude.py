@@ -17,8 +17,6 @@ The ratio needs a guard where a component does not vary (land, flow at rest). Th
 which breaks the symmetry for weak flows; what :func:`ranges_and_ratios` adds scales with the flow.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, max_pool2d, pad
@@ -175,7 +173,6 @@ class MagnitudeUpsampling(nn.Module):
         return mix(y, extremes, self.conv.bias, True, self.fields, self.deviation, free)
 
 
-@dataclass(frozen=True)
 class Magnitude(Symmetry):
     """Multiply by a positive number. Features are D-tuples like the data's components ``(n, channels, D, H, W)``."""
 

@@ -19,7 +19,6 @@ Relaxed by gains: every channel has a gain per group element (or component). Fre
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -28,8 +27,9 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d
 from torch.nn.utils import parametrize
 
-from models.backbone import ResidualBlock, Symmetry, deviation, gained, odd_kernel, option
+from models.backbone import ResidualBlock, Symmetry, deviation, gained, odd_kernel
 from models.fields import Features, parts
+from models.options import RotationOptions
 
 
 def harmonics(kernel_size):
@@ -228,23 +228,8 @@ class SteerableConv2d(nn.Module):
         return gained(y.unflatten(1, (-1, self.size)), self.deviation)
 
 
-@dataclass(frozen=True)
-class Rotation(Symmetry):
-    """Turn the flow and its vectors anticlockwise. Hidden features are regular fields ``(n, channels, G, H, W)``.
-
-    Args:
-        rotation_order: N of the group C_N, a multiple of 4.
-        reflections: extend the group to D_N. The flow may then be mirrored as well (:meth:`act` only turns it).
-        angle_step: :meth:`sample` draws multiples of this angle, in degrees.
-
-    Raises:
-        ValueError: a ``rotation_order`` that does not contain the quarter turns, an ``angle_step`` that does not divide
-            360.
-    """
-
-    rotation_order: int = option(8, "turns by 360 / N degrees, N a multiple of 4")
-    reflections: bool = option(False, "keep reflections too, at twice the cost")
-    angle_step: int = 90
+class Rotation(RotationOptions, Symmetry):
+    """Turn the flow and its vectors anticlockwise. Hidden features are regular fields ``(n, channels, G, H, W)``."""
 
     name = "Rot"
     resnet_stem = 16
@@ -252,13 +237,6 @@ class Rotation(Symmetry):
     unet_widths = (32, 64, 128, 256)
     unet_up_widths = (64, 32, 16, 16)
     convnet_width = 64
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.rotation_order < 4 or self.rotation_order % 4:
-            raise ValueError(f"rotation_order must be a positive multiple of 4, got {self.rotation_order}")
-        if self.angle_step < 1 or 360 % self.angle_step:
-            raise ValueError(f"angle_step must divide 360, got {self.angle_step}")
 
     def sample(self, n, generator=None):
         """Angles in degrees ``(n,)``, multiples of ``angle_step`` in (0, 360]."""
@@ -276,7 +254,7 @@ class Rotation(Symmetry):
         return torch.cat([self.turn_components(turned, part, angles) for part in parts(self.fields)], 2)
 
     def turn_components(self, frames, part, angles):
-        """The components of one field, those of a vector turned by an angle per sample."""
+        """The components of one field, those of a vector turned by an angle per sample, or by one for all."""
         field = frames[:, :, part]
         if field.shape[2] == 1:
             return field
@@ -289,8 +267,8 @@ class Rotation(Symmetry):
     def quarter(self, turns, frames):
         """``frames`` ``(..., C, H, W)``, all turned by as many quarters."""
         shape = frames.shape
-        g = torch.full((len(frames),), 90.0 * turns)
-        turned = self.act(g, frames.reshape(len(frames), -1, *shape[-3:]))
+        turned = turn(frames.reshape(shape[0], -1, *shape[-3:]), 90 * turns)
+        turned = torch.cat([self.turn_components(turned, part, [90 * turns]) for part in parts(self.fields)], 2)
         return turned.reshape(*shape[:-2], *turned.shape[-2:])
 
     def act_on_mask(self, g, mask, frames):

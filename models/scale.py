@@ -33,7 +33,6 @@ Worrall and Welling, Deep scale-spaces (2019); Sosnovik et al., scale-equivarian
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -41,8 +40,9 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu_, pad
 from torch.nn.utils import parametrize
 
-from models.backbone import ResidualBlock, Symmetry, deviation, gained, odd_kernel, option
+from models.backbone import ResidualBlock, Symmetry, deviation, gained, odd_kernel
 from models.fields import Features, of_component
+from models.options import ScaleOptions
 
 FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)  # of the test set; the paper's Figure 3 wants errors per factor
 TIME_TAPS = 3  # of the lifting: the flow now, sigma^2 and 2 sigma^2 frames ago
@@ -263,39 +263,18 @@ class Projection(nn.Module):
 EXPONENTS = {"vector": 1, "scalar": 0}  # of lambda: a passive scalar keeps its values
 
 
-@dataclass(frozen=True)
-class Scale(Symmetry):
+class Scale(ScaleOptions, Symmetry):
     """Rescale space and time. Features are numbers on a scale axis ``(n, channels, scales, H, W)``.
 
     A group element is the upscaling factor f = 1 / lambda; a batch shares one factor, because it sets the size.
-
-    Args:
-        num_scales: number of levels; sigma^2 = 2^(i - (num_scales - 1) / 2), so five span 1/2 to 2 cells.
-        scale_interaction: odd number of neighbouring levels that a convolution sees.
-        release_factors: :meth:`sample` draws the release's test factors.
-
-    Raises:
-        ValueError: a number of scales or neighbours that cannot be.
     """
-
-    num_scales: int = option(5, "levels, each sqrt(2) times the one before")
-    scale_interaction: int = option(3, "levels that a convolution sees, odd")
-    release_factors: bool = False
 
     name = "Scale"
     own_frames = ("Mag",)
-    keeps_shape = False
     resnet_widths = (32, 32, 64, 64, 128, 128, 128, 128)
     unet_widths = (32, 64, 128, 256)
     unet_up_widths = (64, 32, 16, 8)
     convnet_width = 32
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.num_scales < 1:
-            raise ValueError(f"num_scales must be at least 1, got {self.num_scales}")
-        if self.scale_interaction < 1 or self.scale_interaction % 2 == 0:
-            raise ValueError(f"scale_interaction must be odd and positive, got {self.scale_interaction}")
 
     @property
     def squares(self):

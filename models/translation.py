@@ -8,13 +8,13 @@ Relaxed: the output of a convolution is multiplied by 1 + a map of a few cosine 
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from models.backbone import ResidualBlock, Symmetry, deviation, odd_kernel
 from models.fields import Features
+from models.options import TranslationOptions
 
 MODES = [(i, j) for i in range(4) for j in range(4) if 0 < i + j < 4]  # half waves along y and x
 
@@ -50,16 +50,10 @@ class ConvTranspose2d(ByPlace, nn.ConvTranspose2d):
     """A transposed convolution."""
 
 
-@dataclass(frozen=True)
-class Translation(Symmetry):
+class Translation(TranslationOptions, Symmetry):
     """Shift by whole cells. Features are numbers ``(n, channels, H, W)``."""
 
     name = "None"  # the release's flag: no symmetry beyond translation
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.relaxed == "free":
-            raise ValueError("translation relaxes by gains alone: an own kernel for every place would be a dense layer")
 
     def sample(self, n, generator=None):
         """Shifts ``(n, 2)`` of up to 8 cells along x and y (the paper has no test set for translation)."""

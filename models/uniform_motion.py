@@ -15,8 +15,6 @@ Relaxed by gains: a layer keeps a share eps of its kernel's mean and adds back 1
 of its own is added to the zero-sum one.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, pad
@@ -139,7 +137,6 @@ class UniformMotionUpsampling(nn.Module):
         return avg_pool2d(repeat_pixels(mean), 4, stride=1).unsqueeze(1)
 
 
-@dataclass(frozen=True)
 class UniformMotion(Symmetry):
     """Add a constant velocity. Features are D-tuples like the data's components ``(n, channels, D, H, W)``."""
 

@@ -17,6 +17,7 @@ from evaluation import (
     rmse,
     spectrum_error,
 )
+from evaluation.score import Remembered, TestSet
 from evaluation.spectrum import kinetic_energy, rings, velocity_spectrum
 from models import SYMMETRIES
 
@@ -357,3 +358,42 @@ def test_measures_on_a_gpu():
 
     for gpu, cpu in zip(measures("cuda"), measures("cpu"), strict=True):
         torch.testing.assert_close(gpu, cpu, rtol=1e-5, atol=1e-5)
+
+
+# ---------------------------------------------------------------- what is forecast
+
+
+def test_equal_windows_are_forecast_once():
+    """Equal are those of equal frames, land and steps. Where there is no room the result is the same."""
+    seen = []
+
+    def double(frames, steps, mask=None):
+        seen.append(len(frames))
+        return 2 * frames[:, -1:].expand(-1, steps, -1, -1, -1)
+
+    frames = torch.randn(5, 3, 2, 4, 4)
+    frames[3] = frames[1]
+    mask = torch.rand(5, 1, 4, 4) > 0.5
+    once = Remembered(double)
+    for _ in range(2):
+        torch.testing.assert_close(once(frames, 2), double(frames, 2), rtol=0, atol=0)
+    assert seen == [4, 5, 5]
+    once(frames, 3)
+    once(frames, 2, mask)  # whose third window has another land than its twin
+    once(frames.flip(0), 2, mask.flip(0))
+    assert seen[3:] == [4, 5]
+    crowded, seen[:] = Remembered(double, room=100), []
+    for _ in range(2):
+        torch.testing.assert_close(crowded(frames, 2), double(frames, 2), rtol=0, atol=0)
+    assert seen == [4, 5, 4, 5]
+
+
+def test_a_thinned_test_set():
+    """As many windows of each element, the first and last among them; all where there are fewer than wanted."""
+    elements = torch.tensor([1.0, 2.0, 3.0])[torch.arange(60) % 3]
+    tests = TestSet(range(60), SYMMETRIES["Scale"], elements)
+    thin = tests.thinned(10)
+    assert len(thin) == 9
+    assert thin.chosen.tolist() == [0, 1, 2, 27, 28, 29, 57, 58, 59]
+    assert tests.thinned(60) is tests
+    assert len(tests.thinned(1)) == 3

@@ -17,11 +17,13 @@ import torch
 
 import data_prep
 import run_model
+from evaluation.price import peak_memory
 from evaluation.runs import locked
 from evaluation.score import TestSet, equivariance_of
 from flows.windows import Windows
 from models import SYMMETRIES, build_model
-from utils import exit_code, peak_memory
+from models.options import OPTIONS
+from utils import exit_code
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--architecture Unet --input_length 4 --output_length 2 --batch_size 8 --width 0.125 --num_epoch 2".split()
@@ -179,6 +181,20 @@ def test_peak_memory(data_dir, tmp_path):
 def test_peak_memory_is_that_of_the_system():
     high_water = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]  # KiB
     assert peak_memory(torch.device("cpu")) >= 0.99 * int(high_water) / 2**10
+
+
+def test_only_some_test_sets(data_dir, finished, tmp_path, capsys):
+    """The others' scores are those of a run that was tested on all."""
+    flags = ["--data_dir", data_dir, "--test_sets=rot,Scale", "--scale_windows=5", "--output", tmp_path / "some.json"]
+    assert evaluate(finished, *flags) == 0
+    scores, every = json.loads((tmp_path / "some.json").read_text())["scores"], read(finished)[1]["scores"]
+    assert list(scores) == ["test", "Rot", "Scale"]
+    for name in ("test", "Rot"):
+        assert scores[name] == every[name]
+    rows = scores["Scale"]["by_factor"]
+    assert scores["Scale"]["windows"] == len(rows) == 5
+    assert {row["windows"] for row in rows.values()} == {1}
+    assert "\nScale (5) " in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- scoring again
@@ -543,6 +559,9 @@ def test_quick_runs_what_it_lists(tmp_path, code):
     [
         ("--dataset Moon", "no prepared data in"),
         ("--frame Scale", "unknown frame 'Scale'; choose from UM, Mag, Rot"),
+        ("--test_sets UM,Color", "unknown test set 'Color'; choose from test, domain, UM, Mag, Rot, Scale"),
+        ("--test_sets domain", "--test_sets domain: the prepared data have test, UM, Mag, Rot, Scale"),
+        ("--scale_windows -1", "--scale_windows must not be negative"),
         ("--variant drift", "symmetry UM has no variant 'drift'; it has free"),
         ("--symmetry Color", "unknown symmetry 'Color'"),
         ("--architecture VGG", "unknown architecture 'VGG'"),
@@ -597,10 +616,31 @@ def test_as_a_program(data_dir, tmp_path):
     assert done.stdout.splitlines()[-1].startswith("Model: Unet | Symmetry: UM | Future RMSE: 0.")
 
 
+WRONG = ["--width 0", "--symmetry Color", "--symmetry Rot --rotation_order 3", "--frames x.npy"]
+
+
+@pytest.mark.parametrize("flags", ["--help", *WRONG, "--data_dir nowhere"])
+def test_flags_are_read_before_torch(flags):
+    """Help and mistyped flags need not wait for it; with flags that are right it comes."""
+    command = [sys.executable, "-X", "importtime", ROOT / "run_model.py", *flags.split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert imported & {"torch", "scipy"} == ({"torch", "scipy"} if flags == "--data_dir nowhere" else set())
+    assert done.returncode == (0 if flags == "--help" else 2)
+
+
+def test_what_flags_know_of_symmetries():
+    """The options that flags are made from are those of the nets."""
+    assert list(OPTIONS) == list(SYMMETRIES)
+    for name, symmetry in SYMMETRIES.items():
+        assert isinstance(symmetry, type(OPTIONS[name]))
+        assert symmetry.options() == OPTIONS[name].options()
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what a process has loaded")
 @pytest.mark.parametrize("program", ["run_model.py", "data_prep.py"])
-def test_interrupted_while_modules_load(program):
-    process = subprocess.Popen([sys.executable, ROOT / program, "--help"], stderr=subprocess.PIPE, text=True)
+def test_interrupted_while_modules_load(program, tmp_path):
+    process = subprocess.Popen([sys.executable, ROOT / program], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)

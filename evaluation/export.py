@@ -1,0 +1,69 @@
+"""A run's best net as a file that other programs load: torch's ``.pt2``, or ONNX.
+
+It maps frames ``(n, input_length, C, H, W)`` in the units of the raw data, without land, to the next frame
+``(n, C, H, W)``. The number of samples and the sides of the grid are free: for a U-Net, multiples of 16 from 32 on.
+"""
+
+import importlib.util
+import io
+
+import torch
+from torch import nn
+from torch.export import Dim
+
+from evaluation.predict import per_component
+from evaluation.runs import check_run, net_of
+from models.fields import components
+from utils import InputError, load_checkpoint, replacing
+
+GRID = 32, 48  # of the frames that the net is traced with: no side is 1 anywhere in a U-Net, and they differ
+
+
+class InRawUnits(nn.Module):
+    """A net between frames in the units of the raw data."""
+
+    def __init__(self, model, mean, std):
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, frames):
+        return self.model((frames - self.mean) / self.std) * self.std + self.mean
+
+
+@torch.no_grad()
+def export(folder, output):
+    """Write the best net of the run in ``folder`` to ``output``, and print how far the file's forecasts are from its.
+
+    Raises:
+        InputError: a run without weights or standardisation, or ONNX where it is not installed.
+    """
+    config = check_run(folder)
+    if "std" not in config:
+        raise InputError(f"{folder / 'config.json'} does not say how its data were standardised; train again")
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if output.suffix == ".onnx" and missing:
+        raise InputError(f"ONNX needs {' and '.join(missing)}: pip install onnx onnxscript; or export to a .pt2 file")
+    model = net_of(config, config["fields"])
+    model.load_state_dict(load_checkpoint(folder / "best.pt", torch.device("cpu"))["model"])
+    net = InRawUnits(model, *(per_component(config, name) for name in ("mean", "std"))).eval()
+    for buffer in net.buffers():
+        buffer.data = buffer.data.contiguous()  # a .pt2 file wants tensors that fill their memory
+
+    def frames(n, height, width):
+        return torch.randn(n, config["input_length"], components(config["fields"]), height, width)
+
+    free = {axis: Dim.DYNAMIC for axis in (0, 3, 4)}
+    program = torch.export.export(net, (frames(2, *GRID),), dynamic_shapes=(free,))
+    with replacing(output) as temporary:
+        if output.suffix == ".onnx":
+            torch.onnx.export(program, dynamo=True, verbose=False).save(temporary)
+        else:
+            file = io.BytesIO()
+            torch.export.save(program, file)
+            temporary.write_bytes(file.getvalue())
+    other = frames(3, *reversed(GRID))
+    expected = net(other)
+    difference = (program.module()(other) - expected).norm() / expected.norm()
+    print(f"wrote {output}: (n, {other.shape[1]}, {other.shape[2]}, H, W) to the next frame, within {difference:.0e}")

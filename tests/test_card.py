@@ -1,0 +1,36 @@
+"""The table of all nets on a card, on this CPU and tiny: the same code."""
+
+import json
+
+import pytest
+
+from evaluation import card, speed
+from models import ARCHITECTURES, SYMMETRIES
+from utils import exit_code
+
+
+@pytest.mark.slow
+def test_the_table(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(speed.PEAK, "cpu", (64, 1, 8))
+    monkeypatch.setattr(card, "PRECISIONS", {"float32": ({}, False), "bf16": ({"amp": True}, True)})
+    flags = f"--device=cpu --size 32 --batch 1 2 --width=0.03 --json={tmp_path}/card.json"
+    assert exit_code(lambda: card.main(flags.split())) == 0
+    table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
+    assert table[0] == "| net | grid | batch | float32 | bf16 |"
+    assert len(table) == 3 + 2 * len(ARCHITECTURES) * len(SYMMETRIES)
+    cells = json.loads((tmp_path / "card.json").read_text())["cells"]
+    assert len(cells) == 2 * (len(table) - 3)
+    for cell in cells:
+        assert cell["seconds"] > 0
+        assert cell["operations"] > 0
+        if cell["precision"] == "float32":
+            assert (cell["equivariance"] < 1e-4) == (cell["net"][1] in ("UM", "Mag", "Rot"))
+
+
+def test_no_time_left(capsys, monkeypatch):
+    monkeypatch.setitem(speed.PEAK, "cpu", (64, 1, 8))
+    monkeypatch.setattr(card, "PRECISIONS", {"float32": ({}, False)})
+    assert exit_code(lambda: card.main("--device=cpu --minutes=0".split())) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| peak, TFLOP/s |")
+    assert exit_code(lambda: card.main("--size 20".split())) == 2
+    assert "--size multiples of 16" in capsys.readouterr().err

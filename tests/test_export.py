@@ -1,0 +1,86 @@
+"""A run's net as a file: the same forecasts, for any number of samples and any grid."""
+
+import json
+
+import pytest
+import torch
+
+import run_model
+from models import SYMMETRIES
+from utils import exit_code, save_checkpoint
+
+MEAN, STD = 0.5, 2.0
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Makes the folder of a finished run, and returns it with its net."""
+
+    def make(architecture, symmetry, frame=""):
+        flags = f"--architecture={architecture} --symmetry={symmetry} --frame={frame} --input_length=4 --width=0.03"
+        args = run_model.parse_args(f"{flags} --rotation_order=4 --num_scales=2 --scale_interaction=1".split())
+        args.device = torch.device("cpu")
+        meta = {"id": "a", "fields": ["vector"], "mean": [MEAN], "std": [STD], "units": None}
+        args.results = tmp_path
+        folder, config, _ = run_model.find_run(args, meta)
+        folder.mkdir()
+        model = run_model.make_model(args, ["vector"])
+        (folder / "config.json").write_text(json.dumps(config))
+        save_checkpoint(folder / "best.pt", model=model.state_dict())
+        return folder, model.eval()
+
+    return make
+
+
+def export(folder, path):
+    return exit_code(lambda: run_model.main([f"--predict={folder}", f"--export={path}"]))
+
+
+CASES = [("ConvNet", "UM", "Mag"), pytest.param("ConvNet", "None", "Rot", marks=pytest.mark.slow)]
+CASES += [pytest.param("Unet", symmetry, "", marks=pytest.mark.slow) for symmetry in SYMMETRIES]
+CASES += [
+    pytest.param(architecture, symmetry, "", marks=pytest.mark.slow)
+    for architecture in ("ResNet", "ConvNet")
+    for symmetry in SYMMETRIES
+]
+
+
+@pytest.mark.parametrize(("architecture", "symmetry", "frame"), CASES)
+def test_an_exported_net_forecasts_the_same(finished, tmp_path, capsys, architecture, symmetry, frame):
+    """In the units of the raw data, for other numbers of samples and grids than it was traced with."""
+    folder, model = finished(architecture, symmetry, frame)
+    assert export(folder, tmp_path / "net.pt2") == 0
+    assert f"wrote {tmp_path / 'net.pt2'}: (n, 4, 2, H, W)" in capsys.readouterr().out
+    net = torch.export.load(tmp_path / "net.pt2").module()
+    with torch.no_grad():
+        for shape in ((1, 4, 2, 32, 32), (5, 4, 2, 64, 48)):
+            frames = STD * torch.randn(shape) + MEAN
+            expected = model((frames - MEAN) / STD) * STD + MEAN
+            assert (net(frames) - expected).norm() <= 1e-5 * expected.norm()
+            assert (net(frames + 0.1) - expected).norm() > 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--export=net.pt2", "--export goes with --predict RUN"),
+        ("--predict=run --export=net.pt2 --frames=x.npy", "--export goes with --predict RUN, without --frames"),
+        ("--predict=run --export=net.pth", "--export net.pth must end in .pt2 or .onnx"),
+        ("--predict=run --export=net.pt2", "no run with weights in run"),
+    ],
+)
+def test_bad_input(capsys, flags, message):
+    assert exit_code(lambda: run_model.main(flags.split())) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_onnx_where_there_is_none(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    folder, _ = finished("ConvNet", "None")
+    assert export(folder, tmp_path / "net.onnx") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ONNX needs onnx and onnxscript: pip install onnx onnxscript" in line
+    assert not (tmp_path / "net.onnx").exists()
+    assert export(folder, tmp_path / "nowhere" / "net.pt2") == 2
+    assert "--export" in capsys.readouterr().err
