@@ -69,7 +69,8 @@ def build_model(
         An ``nn.Module`` that maps ``(n, input_length, C, H, W)`` to ``(n, C, H, W)``.
 
     Raises:
-        ValueError: an unknown name, field or option, an even kernel, or a length or width that is not positive.
+        ValueError: an unknown name, field or option, an even kernel, a length or width that is not positive, or layers
+            that do not make this architecture.
     """
     if input_length < 1:
         raise ValueError(f"input_length must be at least 1, got {input_length}")
