@@ -58,7 +58,7 @@ class Published:
 
 @dataclass(frozen=True)
 class OnTile:
-    """A symmetry some of whose weights belong to the points of a grid."""
+    """A symmetry some of whose weights belong to the points of a grid, which is that of the frames it is trained on."""
 
     tile: tuple[int, int] | None = option(None, "height and width of the frames")
 
@@ -98,7 +98,11 @@ class RConv2d(nn.Conv2d):
 
 @dataclass(frozen=True)
 class RConv(Published, OnTile, Translation):
-    """Weights by place. Args: ``banks``, 2 for smoke and 3 for the jet in the paper."""
+    """Weights by place.
+
+    Args:
+        banks: rank of the weights; the paper has 2 for smoke, 3 for the jet.
+    """
 
     banks: int = 2
 
@@ -167,9 +171,14 @@ class Contraction(nn.Module):
 
 @dataclass(frozen=True)
 class RGroup(Published, Rotation):
-    """Weights by quarter turn. A velocity is lifted to its components along 0, 90, 180, 270 degrees, and read back so;
-    the release then concatenates lifted and unlifted frames and stops at the second step. Width: not known, the strict
-    net's. Args: ``banks``, not known either.
+    """Weights by quarter turn.
+
+    A velocity is lifted to its components along 0, 90, 180 and 270 degrees, and read back from them. The release
+    concatenates lifted frames and forecasts that are not, and stops at the second step. Its width and number of banks
+    are not known: the width here is the strict net's.
+
+    Args:
+        banks: of base kernels.
 
     Raises:
         ValueError: another group than that of quarter turns, which permute the taps of a kernel.
@@ -344,10 +353,6 @@ class RScale(Published, Scale):
         super().__post_init__()
         if self.num_scales > len(SIGMAS) or self.scale_interaction != 1:
             raise ValueError("RScale has levels that never mix, four at most: num_scales 1 to 4, scale_interaction 1")
-
-    @property
-    def sigmas(self):
-        return list(SIGMAS[: self.num_scales])
 
     def lift(self, input_length):
         frames = Features("hidden", self.components * input_length)

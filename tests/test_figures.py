@@ -440,6 +440,7 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
         "variant": "",
         "relaxed": None,
         "deviation": "gains",
+        "penalty": 0.0,
         "data": "a",
         **SYMMETRIES[symmetry].options(),
     }
