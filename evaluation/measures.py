@@ -93,12 +93,12 @@ def window_measures(prediction, target, fields, mask=None):
     }
 
 
-def summarise(measures, whole):
+def summarise(measures, without_land):
     """What metrics.json holds of the measures of all windows.
 
     Args:
         measures: see :func:`window_measures`.
-        whole: bool ``(n,)``, windows without land; of the others wavenumbers mean little.
+        without_land: bool ``(n,)``, of windows; of the others wavenumbers mean little.
 
     Returns:
         dict of numbers and of lists by step; what no window has is left out.
@@ -109,9 +109,10 @@ def summarise(measures, whole):
         "vrmse_per_step": measures["vrmse"].mean(0).tolist(),
         "correlation_per_step": frames.tolist(),
         "correlation_time": int((frames >= CORRELATED).long().cumprod(0).sum()),
-        "windows_without_land": int(whole.sum()),
+        "windows_without_land": int(without_land.sum()),
     }
-    squares = dict(zip((f"rmse_{band}" for band in BANDS), measures["bands"][whole].mean(0).tolist(), strict=True))
+    bands = measures["bands"][without_land].mean(0).tolist()
+    squares = {f"rmse_{band}": square for band, square in zip(BANDS, bands, strict=True)}
     for name in ("divergence", "divergence_of_truth"):
         if name in measures:
             squares[name] = measures[name].nanmean().item()

@@ -174,8 +174,8 @@ class Tally:
             found["predicted"] = log_spectrum(prediction[:, :, self.energy], mask)
             found["true"] = log_spectrum(target[:, :, self.energy], mask)
         if self.measured:
-            whole = torch.ones_like(found["mse"]) if mask is None else mask.flatten(1).all(1).double()
-            found |= {"whole": whole, **window_measures(prediction, target, self.fields, mask)}
+            without_land = torch.ones_like(found["mse"]) if mask is None else mask.flatten(1).all(1).double()
+            found |= {"without_land": without_land, **window_measures(prediction, target, self.fields, mask)}
         for name, part in found.items():
             self.parts.setdefault(name, []).append(part)
 
@@ -192,7 +192,7 @@ class Tally:
             scores["ese"] = spectrum_error(*spectra, "mean").item()
             scores["ese_per_sample"] = spectrum_error(*spectra, "per_sample").item()
         if self.measured:
-            without_land = parts.pop("whole").bool()
+            without_land = parts.pop("without_land").bool()
             scores["measures"] = summarise(parts, without_land)
             if self.spectra and without_land.any():
                 scores["measures"] |= self.resolved(*(part[without_land] for part in spectra))

@@ -69,7 +69,9 @@ def fit(data_dir, symmetry, folder):
     factors = torch.tensor([1.0, 1.25, 1.5]).repeat_interleave(len(test_windows))[2 : 2 + len(test_windows)]
     factors[-1] = 1.5  # one window alone: fewer than the processes
     tests = [TestSet(test_windows), TestSet(test_windows, SYMMETRIES["Scale"], factors.double())]
-    return history, [score({"": partial(forecast, model)}, one, 4, 3, 5, spectra=[""])[""] for one in tests]
+    return history, [
+        score({"": partial(forecast, model)}, one, 4, 3, 5, spectra=[""], measured=[""])[""] for one in tests
+    ]
 
 
 def join(number, count, port):

@@ -95,9 +95,7 @@ def table():
     for symmetry, frame in itertools.product(SYMMETRIES, FRAMED):
         cells = []
         for name in FRAMES:
-            nets = [
-                (make(a, symmetry, fields, frame), fields) for a, fields in itertools.product(SKELETONS, FIELDS)
-            ]
+            nets = [(make(a, symmetry, fields, frame), fields) for a, fields in itertools.product(SKELETONS, FIELDS)]
             cells.append("exact" if max(error(net, name, fields) for net, fields in nets) < EXACT else "-")
         lines.append(f"| {symmetry} | {','.join(frame) or '-'} | {' | '.join(cells)} |")
     return "\n".join(lines)
