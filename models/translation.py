@@ -26,9 +26,9 @@ def by_place(y, modes):
     """
     if modes is None:
         return y
-    down, across = ((torch.arange(n, device=y.device, dtype=y.dtype) + 0.5) * math.pi / n for n in y.shape[-2:])
+    down, across = ((torch.arange(n, device=y.device, dtype=modes.dtype) + 0.5) * math.pi / n for n in y.shape[-2:])
     waves = [torch.outer(torch.cos(i * down), torch.cos(j * across)) / math.hypot(i, j) for i, j in MODES]
-    return y * (1 + torch.tensordot(modes, torch.stack(waves), 1))
+    return y * (1 + torch.tensordot(modes, torch.stack(waves), 1)).to(y.dtype)
 
 
 class ByPlace:

@@ -358,7 +358,10 @@ def test_scores_of_a_perfect_forecast_of_transformed_flows(data_dir, meta):
 # ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("symmetry", SYMMETRIES)
+DEAR = [pytest.param(name, marks=pytest.mark.slow) for name in ("Mag", "Rot", "Scale")]
+
+
+@pytest.mark.parametrize("symmetry", ["None", "UM", *DEAR])
 def test_the_loss_falls(data_dir, meta, tmp_path, symmetry):
     history = fit(data_dir, meta, tmp_path, symmetry, num_epoch=8)
     assert history[-1]["train_rmse"] < 0.7 * history[0]["train_rmse"]
@@ -407,8 +410,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("symmetry", ["None", "Mag"])
-@pytest.mark.parametrize("batch", [2, 9, 15])
+@pytest.mark.parametrize(("symmetry", "batch"), [("None", 2), ("Mag", 9), ("None", 15)])
 def test_resume(data_dir, meta, tmp_path, monkeypatch, symmetry, batch):
     """Cut off in the middle of an epoch and resumed: the numbers and weights of an uninterrupted run."""
     changes = {"num_epoch": 3, "augment": (SYMMETRIES["UM"], SYMMETRIES["Mag"])}
