@@ -2,7 +2,7 @@
 # sh run.sh                          the release's sweep at full width, on what data_prep.py prepared in data/
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
 # sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
-#                                    any): about 15 minutes on two CPU cores, no download
+#                                    any): about 12 minutes on two CPU cores, no download
 # sh run.sh evidence                 what are the layers worth? Nets, frames of reference, augmentation and controls at
 #                                    equal terms, five seeds; about 20 core-hours, and every part of it a smaller study
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
@@ -66,7 +66,7 @@ small() {
 # study DATASET ARCHITECTURE WIDTH SCALE_WIDTH: what are the layers worth? Question by question, each with its rivals, and
 # seed by seed, so that whatever is finished is a smaller study. Nets are trained until eight epochs were no better, on
 # roll-outs as long as the test's, with the learning rate that seed 0 was best with on validation.
-terms="--input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95"
+terms="--input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95 --scale_windows=0"
 study() {
     for question in UM Mag Rot Scale; do
         for seed in ${SEEDS:-0 1 2 3 4}; do
@@ -100,7 +100,7 @@ nets() {
 # dials: rotation nets on four plumes, from below, right, above and left, whose buoyancies differ the more, the higher
 # the level, after the second paper's Figure 4: one frame to read. As many channels in the plain net as in the others.
 # Of .01 and .003 the latter was better on validation at level 4, for the plain net and the strict one.
-dials="--learning_rate=0.003 --architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=200 --decay_rate=0.98"
+dials="--learning_rate=0.003 --test_sets=Rot --architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=200 --decay_rate=0.98"
 dials() {
     for seed in ${SEEDS:-0}; do
         for level in 0 9 4 2 7 1 6 3 8 5; do
@@ -115,7 +115,7 @@ dials() {
 
 # plumes: strict, relaxed, free and plain nets on the second paper's three sets, tested on later frames and on plumes that
 # no net has seen.
-plumes="--learning_rate=0.003 --architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=40 --decay_rate=0.95"
+plumes="--learning_rate=0.003 --test_sets=domain --architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=40 --decay_rate=0.95"
 plumes() {
     for seed in ${SEEDS:-0 1 2}; do
         for net in rotation/Rot/--rotation_order=4/--width=0.0625 scale/Scale/--num_scales=3/--width=0.125 translation/None/--width=0.125; do
@@ -168,8 +168,9 @@ if [ "$mode" != full ]; then
             echo "== $count of $total runs done, about $left minutes left"
             exit $code' || failed=2
     elif [ "$mode" = quick ]; then
-        small RBC 4 5 2 2
+        small RBC 4 5 2 3
     elif [ "$mode" = ablation ]; then
+        settings="$settings --scale_windows=0"
         for option in --scale_interaction=1 --variant=one --variant=largest --variant=space --variant=release \
             --variant=increment --variant=drift --variant=next-frame "--num_scales=1 --scale_interaction=1"; do
             run --dataset=RBC --architecture=Unet --symmetry=Scale $option --width=0.125 --num_epoch=6 $settings

@@ -64,6 +64,7 @@ TERMS = (
     "patience",
     "valid_length",
     "train_fraction",
+    "scale_windows",
     "amp",
 )
 HOLDS, FAILS, OPEN = "holds", "fails", "open"

@@ -19,7 +19,7 @@ from utils import InputError, replacing, write_json
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
 IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "relaxed", "deviation", "augment")
-IDENTITY += ("penalty", "train_fraction", "amp", "valid_length", "patience", "data")
+IDENTITY += ("penalty", "train_fraction", "amp", "valid_length", "patience", "scale_windows", "data")
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.

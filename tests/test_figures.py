@@ -441,6 +441,7 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
         "relaxed": None,
         "deviation": "gains",
         "penalty": 0.0,
+        "scale_windows": 0,
         "data": "a",
         **SYMMETRIES[symmetry].options(),
     }
