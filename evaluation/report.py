@@ -228,9 +228,9 @@ def measure_tables(groups):
 
 def authors_table(groups):
     """Ours beside what is published, for nets of the paper's width on all data; None where there is no such net."""
-    published = PUBLISHED[groups[0]["dataset"]]
+    published = PUBLISHED.get(groups[0]["dataset"], {})
     groups = [group for group in groups if group["width"] == group["train_fraction"] == 1 and not group["augment"]]
-    if not groups:
+    if not groups or not published:
         return None
     names = list(dict.fromkeys(name for row in published.values() for name in row))
     measures = MEASURES if groups[0]["dataset"] == "Ocean" else MEASURES[:1]

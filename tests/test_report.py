@@ -123,6 +123,15 @@ def test_options_of_a_symmetry(tmp_path, monkeypatch):
     assert [group.label for group in group_runs(load_runs(tmp_path))] == ["ResNet Mag order 4"]
 
 
+def test_data_of_ones_own(tmp_path, capsys):
+    """Nobody has published numbers of them: the tables are there, the authors' is not."""
+    write_run(tmp_path, {"test": (0.5, 1)}, dataset="mine", symmetry="UM")
+    assert exit_code(lambda: report.main([str(tmp_path)])) == 0
+    out = capsys.readouterr().out
+    assert "mine: RMSE of 10 forecast frames" in out
+    assert "authors" not in out
+
+
 def test_other_data_are_another_table(tmp_path, capsys):
     write_run(tmp_path / "a", same(0.3), data="a")
     write_run(tmp_path / "b", same(0.9), data="b")
