@@ -1,7 +1,9 @@
 """A run's best net as a file that other programs load: torch's ``.pt2``, or ONNX.
 
 It maps frames ``(n, input_length, C, H, W)`` in the units of the raw data, without land, to the next frame
-``(n, C, H, W)``. The number of samples and the sides of the grid are free: for a U-Net, multiples of 16 from 32 on.
+``(n, C, H, W)``. The number of samples and the sides of the grid are free: for a U-Net, multiples of 16 from 32 on; for
+nets with weights of a grid its sides are those of the training frames. An FNO is refused: torch.export does not follow
+its modes.
 """
 
 import importlib.util
@@ -14,6 +16,7 @@ from torch.export import Dim
 from evaluation.predict import per_component
 from evaluation.runs import check_run, net_of
 from models.fields import components
+from models.fourier import FNO
 from utils import InputError, load_checkpoint, replacing
 
 GRID = 32, 48  # of the frames that the net is traced with: no side is 1 anywhere in a U-Net, and they differ
@@ -51,11 +54,16 @@ def export(folder, output):
     for buffer in net.buffers():
         buffer.data = buffer.data.contiguous()  # a .pt2 file wants tensors that fill their memory
 
+    if isinstance(model, FNO):
+        raise InputError("--export does not take an FNO")
+    bound = model.symmetry.tile is not None
+    grid = config["tile"] if bound else GRID
+
     def frames(n, height, width):
         return torch.randn(n, config["input_length"], components(config["fields"]), height, width)
 
-    free = {axis: Dim.DYNAMIC for axis in (0, 3, 4)}
-    program = torch.export.export(net, (frames(2, *GRID),), dynamic_shapes=(free,))
+    free = {axis: Dim.DYNAMIC for axis in ((0,) if bound else (0, 3, 4))}
+    program = torch.export.export(net, (frames(2, *grid),), dynamic_shapes=(free,))
     with replacing(output) as temporary:
         if output.suffix == ".onnx":
             torch.onnx.export(program, dynamo=True, verbose=False).save(temporary)
@@ -63,7 +71,9 @@ def export(folder, output):
             file = io.BytesIO()
             torch.export.save(program, file)
             temporary.write_bytes(file.getvalue())
-    other = frames(3, *reversed(GRID))
+    other = frames(3, *(grid if bound else reversed(grid)))
     expected = net(other)
     difference = (program.module()(other) - expected).norm() / expected.norm()
-    print(f"wrote {output}: (n, {other.shape[1]}, {other.shape[2]}, H, W) to the next frame, within {difference:.0e}")
+    sides = f"{grid[0]}, {grid[1]}" if bound else "H, W"
+    steps, fields = other.shape[1:3]
+    print(f"wrote {output}: (n, {steps}, {fields}, {sides}) to the next frame, within {difference:.0e}")

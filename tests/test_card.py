@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evaluation import card, speed
-from models import ARCHITECTURES, SYMMETRIES
+from models import SKELETONS, SYMMETRIES
 from utils import exit_code
 
 
@@ -17,7 +17,7 @@ def test_the_table(capsys, tmp_path, monkeypatch):
     assert exit_code(lambda: card.main(flags.split())) == 0
     table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
     assert table[0] == "| net | grid | batch | float32 | bf16 |"
-    assert len(table) == 3 + 2 * len(ARCHITECTURES) * len(SYMMETRIES)
+    assert len(table) == 3 + 2 * len(SKELETONS) * len(SYMMETRIES)
     cells = json.loads((tmp_path / "card.json").read_text())["cells"]
     assert len(cells) == 2 * (len(table) - 3)
     for cell in cells:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import run_model
-from models import ARCHITECTURES, SYMMETRIES
+from models import SKELETONS, SYMMETRIES
 from utils import exit_code, save_checkpoint
 
 MEAN, STD = 0.5, 2.0
@@ -17,10 +17,11 @@ MEAN, STD = 0.5, 2.0
 def finished(tmp_path):
     """Makes the folder of a finished run, and returns it with its net."""
 
-    def make(architecture, symmetry, frame=""):
+    def make(architecture, symmetry, frame="", variant=""):
         flags = f"--architecture={architecture} --symmetry={symmetry} --frame={frame} --input_length=4 --width=0.03"
+        flags += f" --variant={variant}"
         args = run_model.parse_args(f"{flags} --rotation_order=4 --num_scales=2 --scale_interaction=1".split())
-        args.device = torch.device("cpu")
+        args.device, args.tile = torch.device("cpu"), [32, 48]
         meta = {"id": "a", "fields": ["vector"], "mean": [MEAN], "std": [STD], "units": None}
         args.results = tmp_path
         folder, config, _ = run_model.find_run(args, meta)
@@ -40,7 +41,7 @@ def export(folder, path):
 CASES = [("ConvNet", "None", "")]  # a net that knows units: in those of motion and magnitude they cancel
 CASES += [
     pytest.param(*case, marks=pytest.mark.slow)
-    for case in [("ConvNet", "None", "UM,Mag,Rot"), *product(ARCHITECTURES, SYMMETRIES, [""])]
+    for case in [("ConvNet", "None", "UM,Mag,Rot"), *product(SKELETONS, SYMMETRIES, [""])]
 ]
 
 
@@ -57,6 +58,23 @@ def test_an_exported_net_forecasts_the_same(finished, tmp_path, capsys, architec
             expected = model((frames - MEAN) / STD) * STD + MEAN
             assert (net(frames) - expected).norm() <= 1e-5 * expected.norm()
             assert (net(frames + 0.1) - expected).norm() > 1e-4 * expected.norm()
+
+
+def test_an_fno_is_refused(finished, tmp_path, capsys):
+    folder, _ = finished("FNO", "None")
+    assert export(folder, tmp_path / "net.pt2") == 2
+    assert capsys.readouterr().err == "error: --export does not take an FNO\n"
+
+
+def test_nets_of_one_grid_are_exported_for_it(finished, tmp_path, capsys):
+    folder, model = finished("ConvNet", "None", variant="RConv")
+    assert export(folder, tmp_path / "net.pt2") == 0
+    assert f"wrote {tmp_path / 'net.pt2'}: (n, 4, 2, 32, 48)" in capsys.readouterr().out
+    net = torch.export.load(tmp_path / "net.pt2").module()
+    with torch.no_grad():
+        frames = STD * torch.randn(5, 4, 2, 32, 48) + MEAN
+        expected = model((frames - MEAN) / STD) * STD + MEAN
+        assert (net(frames) - expected).norm() <= 1e-5 * expected.norm()
 
 
 @pytest.mark.parametrize(
