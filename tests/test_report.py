@@ -461,7 +461,7 @@ def test_markers_that_are_not_closed(tmp_path, capsys, text):
     assert (tmp_path / "README.md").read_text() == text
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/relaxed.md"])
 def test_documents_show_the_committed_evidence(name):
     text = (ROOT / name).read_text()
     assert "<!-- report:" in text
