@@ -100,14 +100,14 @@ nets() {
 # dials: rotation nets on four plumes, from below, right, above and left, whose buoyancies differ the more, the higher
 # the level, after the second paper's Figure 4: one frame to read. As many channels in the plain net as in the others.
 # Of .01 and .003 the latter was better on validation at level 4, for the plain net and the strict one.
-dials="--learning_rate=0.003 --test_sets=Rot --architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=200 --decay_rate=0.98"
+of_dials="--learning_rate=0.003 --test_sets=Rot --architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=200 --decay_rate=0.98"
 dials() {
     for seed in ${SEEDS:-0}; do
         for level in 0 9 4 2 7 1 6 3 8 5; do
-            one "$seed" --dataset=smoke_levels_$level --symmetry=None --width=0.125 $dials
+            one "$seed" --dataset=smoke_levels_$level --symmetry=None --width=0.125 $of_dials
             for way in "" --relaxed=1 "--relaxed=0 --deviation=free" "--relaxed=1 --deviation=free" --relaxed=0.1 --relaxed=10 \
                 --variant=RSteer --variant=Lift; do
-                one "$seed" --dataset=smoke_levels_$level --symmetry=Rot --rotation_order=4 --width=0.0625 $way $dials
+                one "$seed" --dataset=smoke_levels_$level --symmetry=Rot --rotation_order=4 --width=0.0625 $way $of_dials
             done
         done
     done
@@ -115,7 +115,7 @@ dials() {
 
 # plumes: strict, relaxed, free and plain nets on the second paper's three sets, tested on later frames and on plumes that
 # no net has seen.
-plumes="--learning_rate=0.003 --test_sets=domain --architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=40 --decay_rate=0.95"
+of_plumes="--learning_rate=0.003 --test_sets=domain --architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=40 --decay_rate=0.95"
 plumes() {
     for seed in ${SEEDS:-0 1 2}; do
         for net in rotation/Rot/--rotation_order=4/--width=0.0625 scale/Scale/--num_scales=3/--width=0.125 translation/None/--width=0.125; do
@@ -125,9 +125,9 @@ plumes() {
             shift 2
             for relaxed in "" --relaxed=1 "--relaxed=0 --deviation=free"; do
                 [ "$symmetry $relaxed" = "None --relaxed=0 --deviation=free" ] && continue
-                one "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $relaxed $plumes
+                one "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $relaxed $of_plumes
             done
-            [ $symmetry = None ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 $plumes
+            [ $symmetry = None ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 $of_plumes
         done
     done
 }

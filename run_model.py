@@ -470,9 +470,8 @@ def test(model, args, meta, windows, tests):
         dict: ``scores`` per test set, ``baselines`` by name and test set, ``equivariance_error`` per symmetry,
         ``damping`` of the baselines that have one, ``data_error`` per symmetry, ``deviations`` of a relaxed net's
         layers, and ``window_mse``, the net's error on every window of the sets whose windows are of one size, with
-        their ``blocks``. Climatology is
-        that of the tiles trained on, so there is none of another domain, nor where frames are interpolated in time
-        (scale).
+        their ``blocks``. Climatology is that of the tiles trained on, so there is none of another domain, nor where
+        frames are interpolated in time (scale).
     """
     model.eval()
     of_net = Remembered(partial(forecast, model, amp=args.amp))

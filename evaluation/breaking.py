@@ -19,15 +19,17 @@ from evaluation.runs import load_runs
 from flows.store import load_meta
 from flows.windows import Windows
 from models import SYMMETRIES
+from models.fields import energetic
+from simulation.smoke import mean_difference
 from utils import exit_code
 
 
 def data_error(windows, meta):
     """How far the flows of a split are from being twins, by the name of the symmetry; {} where none are meant to be.
 
-    Of the differences w_0 - g_k^-1 w_k over twins k > 0, time, components and points: ``absolute``, the mean of their
-    size in the data's units (the second paper's measure), and ``relative``, their root mean square divided by that of
-    all w_k, what :func:`evaluation.equivariance_error` is of forecasts.
+    ``absolute``, the second paper's measure: the mean of |w_0 - g_k^-1 w_k| over twins k > 0, time, points and the
+    components of velocities, in the data's units. ``relative``: the root mean square of these differences, of all
+    standardised components, divided by that of all w_k, as :func:`evaluation.equivariance_error` is of forecasts.
 
     Args:
         windows: of the training split.
@@ -40,9 +42,9 @@ def data_error(windows, meta):
     rotation, std = SYMMETRIES["Rot"].on(windows.fields), per_component(meta, "std")
     flows = [windows.frames[:, begin:end].double() for begin, end in split["segments"]]
     twins = torch.stack([rotation.quarter(-k, flow) for k, flow in zip(turns, flows, strict=True)])
-    difference = twins[1:] - twins[0]
-    relative = (difference.square().mean() / twins.square().mean()).sqrt()
-    return {"Rot": {"absolute": (difference.abs() * std).mean().item(), "relative": relative.item()}}
+    absolute = mean_difference((twins * std).flatten(1, 2)[:, :, energetic(windows.fields)])
+    relative = ((twins[1:] - twins[0]).square().mean() / twins.square().mean()).sqrt().item()
+    return {"Rot": {"absolute": absolute, "relative": relative}}
 
 
 def bounds(runs, data):

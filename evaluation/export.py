@@ -40,7 +40,7 @@ def export(folder, output):
     """Write the best net of the run in ``folder`` to ``output``, and print how far the file's forecasts are from its.
 
     Raises:
-        InputError: a run without weights or standardisation, or ONNX where it is not installed.
+        InputError: a run without weights or standardisation, an FNO, or ONNX where it is not installed.
     """
     config = check_run(folder)
     if "std" not in config:
@@ -49,13 +49,13 @@ def export(folder, output):
     if output.suffix == ".onnx" and missing:
         raise InputError(f"ONNX needs {' and '.join(missing)}: pip install onnx onnxscript; or export to a .pt2 file")
     model = net_of(config, config["fields"])
+    if isinstance(model, FNO):
+        raise InputError("--export does not take an FNO")
     model.load_state_dict(load_checkpoint(folder / "best.pt", torch.device("cpu"))["model"])
     net = InRawUnits(model, *(per_component(config, name) for name in ("mean", "std"))).eval()
     for buffer in net.buffers():
         buffer.data = buffer.data.contiguous()  # a .pt2 file wants tensors that fill their memory
 
-    if isinstance(model, FNO):
-        raise InputError("--export does not take an FNO")
     bound = model.symmetry.tile is not None
     grid = config["tile"] if bound else GRID
 

@@ -28,7 +28,8 @@ def draw(folders, path):
 def draw_factors(groups):
     """After the paper's Figure 3 left: skill and ESE against the upscaling factor, of scale nets and of plain nets.
 
-    Skill is 1 - RMSE / RMSE(persistence): upscaled flows are slower, so that any forecast's RMSE falls with the factor.
+    Skill is 1 - RMSE / RMSE of the best forecast without a net: upscaled flows are slower, so that any forecast's RMSE
+    falls with the factor.
     Where several plain nets were trained, that of the scale net's sweep (width, epochs, samples) is drawn; without a
     scale net, all nets are. None where no net was tested by factor.
     """
@@ -96,15 +97,15 @@ def draw_breaking(groups):
     """
     lines = {}
     for group in groups:
-        if error_of_data(group) is not None:
+        if absolute_data_error(group) is not None:
             lines.setdefault(group.label, []).append(group)
-    lines = [sorted(line, key=error_of_data) for line in lines.values() if len(line) > 1]
+    lines = [sorted(line, key=absolute_data_error) for line in lines.values() if len(line) > 1]
     if not lines:
         return None
     figure = new_figure(2.4)
     left, right = figure.subplots(1, 2)
     for line, look in zip(lines, looks([line[-1] for line in lines]), strict=True):
-        errors = list(map(error_of_data, line))
+        errors = list(map(absolute_data_error, line))
         draw_band(left, look, errors, [group.values("scores", "test", "rmse") for group in line])
         draw_band(right, look, errors, [group.values("equivariance_error", "Rot", "relative") for group in line])
     left.set(xlabel="equivariance error of the data", ylabel="RMSE / standard deviation")
@@ -113,7 +114,7 @@ def draw_breaking(groups):
     return figure
 
 
-def error_of_data(group):
+def absolute_data_error(group):
     return group.mean("data_error", "Rot", "absolute")
 
 

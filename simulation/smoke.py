@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from models.rotation import Rotation
 from utils import InputError, progress
 
 BOX = 64  # side of the box, in units of length: the paper's cells
@@ -422,17 +423,10 @@ def averaging(cells, size):
 
 # ---------------------------------------------------------------- how equivariant data are
 
-
-def quarter_turns(frames, turns):
-    """Frames ``(..., C, S, S)`` turned anticlockwise by ``turns`` times 90 degrees: u, v and, if C > 2, scalars."""
-    frames = torch.rot90(frames, -turns, (-2, -1))
-    u, v, *scalars = frames.unbind(-3)
-    for _ in range(turns % 4):
-        u, v = -v, u
-    return torch.stack((u, v, *scalars), -3)
+TURN = Rotation(fields=("vector", "scalar"))
 
 
-def data_error(frames):
+def mean_difference(frames):
     """How far flows are from being the same: mean of ``|frames[0] - frames[k]|`` over k, time, u and v, and cells.
 
     Args:
@@ -446,16 +440,16 @@ def data_error(frames):
 
 
 def level_errors(size="paper", device="cpu"):
-    """:func:`data_error` of the ten levels over the stored frames 10 to 48, twice.
+    """:func:`mean_difference` of the ten levels over the stored frames 10 to 48, twice.
 
     Returns:
         published: as the release computes it: of flows that all come from below and whose faces stand for cells.
         true: of the flows of :func:`levels` in cell centres, turned back.
     """
     upright = simulate(equivariance_test(size), device, faces=True)[:, LEVEL_FRAMES]
-    published = [data_error(upright[list(level)]) for level in LEVELS]
+    published = [mean_difference(upright[list(level)]) for level in LEVELS]
     true = []
     for level in range(len(LEVELS)):
         frames = simulate(levels(level, size), device)[:, LEVEL_FRAMES]
-        true.append(data_error(torch.stack([quarter_turns(flow, -turns) for turns, flow in enumerate(frames)])))
+        true.append(mean_difference(torch.stack([TURN.quarter(-turns, flow) for turns, flow in enumerate(frames)])))
     return published, true

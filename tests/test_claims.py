@@ -250,6 +250,7 @@ def test_relaxed_nets_are_not_the_strict_ones_of_the_other_claims(tmp_path):
     relaxed_and_rivals(tmp_path, {"test": 0.4, "Rot": 0.5}, {"test": 0.5, "Rot": 0.5}, {"test": 0.6, "Rot": 0.8})
     assert judged(tmp_path, 1)[1] == ["holds"]
     assert len(judged(tmp_path, 2)[1]) == 2
+    assert len(judged(tmp_path, 5)[1]) == 2  # the strict net, and the bound
 
 
 def test_only_equal_terms_are_compared(tmp_path):
