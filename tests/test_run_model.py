@@ -389,6 +389,11 @@ def test_the_best_learning_rate_is_that_of_seed_0(data_dir, tmp_path, capsys):
     assert f"_lr{float(best):g}_" in folder.name
 
 
+def test_other_windows_of_scale_are_another_test(data_dir, copied, capsys):
+    assert run(data_dir, copied.parent, *FINISHED, "--scale_windows", "3") == 2
+    assert "holds a run with scale_windows 32" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("change", ["--seed 1", "--history 5 --horizon 11"])
 def test_other_data_are_refused(data_dir, copied, tmp_path, capsys, change):
     """The same frames with other group elements, or cut into other windows, are other data"""
