@@ -41,7 +41,7 @@ from typing import NamedTuple
 
 from flows.arguments import dataset_name, degrees, fraction, positive, variables, whole
 from flows.arrays import array_sources
-from flows.convection import CHANGES, SIMULATIONS, convection_sources, simulation
+from flows.convection import CHANGES, SIMULATIONS, UNITS, convection_sources, simulation
 from flows.download import HOW, OCEAN_TEST, OCEAN_TRAIN, RBC_ADDRESS, RBC_FILE
 from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
@@ -179,6 +179,17 @@ CONVECTION = Command(
             change: {"type": kind, "help": f"{text} (with --simulate; default: the preset's)"}
             for change, (kind, text) in CHANGES.items()
         },
+        "test_ra": {
+            "type": positive,
+            "help": "Rayleigh number of another simulation, from another start, for the split domain (with --simulate)",
+        },
+        "test_units": {
+            "choices": UNITS,
+            "default": UNITS[0],
+            "help": "of that flow. free_fall: its own; cell: those of the flow trained on, the same cell being heated "
+            "more or less (default %(default)s)",
+        },
+        "name": NAME,
         "device": DEVICE,
     },
     {"splits": [6000, 2000, 2000]},
@@ -316,6 +327,8 @@ def resolve(args, error):
         given = [change for change in CHANGES if getattr(args, change) is not None]
         if given and not here:
             error(f"--{given[0]} goes with --simulate")
+        if args.test_ra is not None and not here:
+            error("--test_ra goes with --simulate")
         args.stride = args.stride or (1 if here else 4)
     if args.command == "smoke":
         if (args.set == "levels") != (args.level is not None):

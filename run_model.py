@@ -22,6 +22,7 @@ import dataclasses
 import json
 import math
 import platform
+import shutil
 import subprocess
 import sys
 import timeit
@@ -149,7 +150,11 @@ def parse_args(argv=None, **of_run):
     add("--strict", action="store_true", help="of --evaluate: set what the net of a --relaxed run deviates by to 0")
     add("--steps", type=int, help="frames that --predict forecasts (default: as many as the tests)")
     add(
-        "--output", type=Path, metavar="FILE", help="of --evaluate: scores as JSON; of --predict: (steps, C, H, W) .npy"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="of --evaluate: scores as .json or, without an ending, a folder like a run's, for evaluation.report; of "
+        "--predict: (steps, C, H, W) .npy",
     )
     parser.set_defaults(**of_run)
     args = parser.parse_args(argv)
@@ -182,6 +187,10 @@ def check_modes(args):
         raise ValueError("--output goes with --evaluate or --predict, --frames with --predict")
     if args.strict and args.evaluate is None:
         raise ValueError("--strict goes with --evaluate")
+    if args.evaluate is not None and args.output is not None and args.output.suffix not in (".json", ""):
+        raise ValueError(f"--output {args.output} of --evaluate must end in .json, or in nothing: then it is a folder")
+    if args.strict and args.output is not None and not args.output.suffix:
+        raise ValueError("--strict: no run was trained like this; --output must end in .json")
 
 
 def check_args(args):
@@ -278,7 +287,7 @@ from evaluation.price import available_memory, peak_memory, training_price
 from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics, tile_of
 from evaluation.score import Remembered, TestSet, equivariance_of, score, validation_rmse
-from flows.store import load_meta, read_elements
+from flows.store import load_meta, new_folder, read_elements
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES
 from models.approximate import penalised
@@ -597,8 +606,30 @@ def evaluate(args):
         **test(model, args, meta, windows, tests),
     }
     if args.output is not None and rank() == 0:
-        write_json(args.output, metrics)
+        if args.output.suffix == ".json":
+            write_json(args.output, metrics)
+        else:
+            write_transferred(args.evaluate, args.output, metrics, meta)
     return print_scores(metrics)
+
+
+def write_transferred(run, folder, metrics, meta):
+    """Write what ``--evaluate`` measured as a run, whose config.json names the data it was ``trained_on``."""
+    config = read_config(run)
+    config |= {"trained_on": config["data"], "dataset": metrics["dataset"], "data": meta["id"]}
+    metrics = read_metrics(run) | metrics
+    windows = metrics.pop("window_mse")
+    with new_folder(folder) as temporary:
+        write_json(temporary / "config.json", config)
+        shutil.copy(run / "log.csv", temporary)
+        write_windows(temporary, windows)
+        write_json(temporary / "metrics.json", metrics)
+
+
+def write_windows(folder, errors):
+    """Write windows.json, on one line: it is long."""
+    with replacing(folder / "windows.json") as temporary:
+        temporary.write_text(json.dumps(errors) + "\n")
 
 
 def main(argv=None):
@@ -664,8 +695,7 @@ def main(argv=None):
         metrics = train_and_test(args, model, meta, windows, tests, settings, folder)
         windows_mse = metrics.pop("window_mse")
         if rank() == 0:
-            with replacing(folder / "windows.json") as temporary:  # on one line: it is long
-                temporary.write_text(json.dumps(windows_mse) + "\n")
+            write_windows(folder, windows_mse)
             write_json(folder / "metrics.json", metrics)
     return print_scores(metrics)
 

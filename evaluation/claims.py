@@ -1,11 +1,11 @@
 """Is each claim of the paper reproduced? Rules that are fixed before the runs are made.
 
 Nets are compared on the same data, with the same architecture, and by the same settings of training (``TERMS``), each
-with the learning rate that it wants. Differences of RMSE are paired by seed and test window, of ESE by seed, and have
-95 % intervals (``evaluation.paired``); five seeds (``SEEDS``) are wanted. A finding *holds* or *fails* where its
-interval lies on one side, and is *open* where it holds 0. A claim is *reproduced* if all its findings hold, *not
-reproduced* if one fails and none holds, *open* if all are, *partly* reproduced in between, and *not decided* where no
-runs bear on it.
+with the learning rate that it wants, by validation (``evaluation.runs.chosen``). Differences of RMSE are paired by seed
+and test window, of ESE by seed, and have 95 % intervals (``evaluation.paired``); five seeds (``SEEDS``) are wanted. A
+finding *holds* or *fails* where its interval lies on one side, and is *open* where it holds 0. A claim is *reproduced*
+if all its findings hold, *not reproduced* if one fails and none holds, *open* if all are, *partly* reproduced in
+between, and *not decided* where no runs bear on it.
 
 1. A net keeps its error if the RMSE on its own transformed test set is within half a percent (``KEEPS``) of that on the
    original one, and the plain net's grows. Of Mag both are in units of persistence, because the strength of the flow
@@ -25,6 +25,11 @@ Ours, of what the layers are worth:
 7. An equivariant net is better on the original test set than a plain net in a frame of reference that makes it exactly
    equivariant, too. Fails where it is worse: then the frame is the better way to the same symmetry.
 8. It is better than the same net without its constraint (the variant "free"). Fails where it is worse.
+
+Of runs scored on flows of other parameters than they were trained on (``run_model.py --evaluate RUN --output FOLDER``):
+
+13. On these (split domain) an equivariant net is better than the plain net, and than the plain net in its frame of
+    reference, one finding each. Fails where it is worse.
 
 Of the second paper, on approximate symmetry. Of relaxed nets alike but for LAMBDA, that of the best validation is
 compared. Data break a symmetry unless their own equivariance error (``evaluation.breaking``) is known to be below 1 %
@@ -47,6 +52,7 @@ from statistics import mean
 from scipy.stats import spearmanr
 
 from evaluation.paired import rmse_difference, seed_difference
+from evaluation.runs import chosen
 
 KEEPS = 0.005
 SOME = 0.02
@@ -111,7 +117,10 @@ def verdicts(groups):
     """One :class:`Verdict` per claim, from the groups of ``evaluation.runs.group_runs``."""
     judges = (keeps_its_error, original, ocean, augmentation, equivariance, upscaling, frames, constraint)
     judges += (relaxed_and_strict, relaxed_and_free, relaxed_on_exact_data, learned_deviation)
-    found = [judge(groups) for judge in judges]
+    groups = chosen(groups)
+    at_home = [group for group in groups if not trained_elsewhere(group)]
+    found = [judge(at_home) for judge in judges]
+    found.append(other_parameters([group for group in groups if trained_elsewhere(group)]))
     for verdict in found:
         if not verdict.findings and not verdict.unseen:
             verdict.unseen.append("no runs that bear on it, or none that kept its errors by window")
@@ -124,6 +133,11 @@ def verdicts(groups):
 def bare(group):
     """Whether a group is of a net as it is: not augmented, in no frame, no variant, strict."""
     return unchanged(group) and group["relaxed"] is None
+
+
+def trained_elsewhere(group):
+    """Whether its runs are scores of nets that were trained on other data."""
+    return any("trained_on" in run for run in group.runs)
 
 
 def unchanged(group):
@@ -303,6 +317,17 @@ def constraint(groups):
         if group["symmetry"] != "None" and bare(group):
             for other in alike(groups, group, group["symmetry"], variant="free")[:1]:
                 verdict.compare(rmse_difference(group, other), f"{name_of(group)} less {other.label}: RMSE")
+    return verdict
+
+
+def other_parameters(groups):
+    verdict = Verdict(13, "On flows of other parameters than they were trained on they are better than plain nets.")
+    for group in groups:
+        if group["symmetry"] != "None" and bare(group):
+            for frame in ([], [group["symmetry"]]):
+                for other in alike(groups, group, "None", frame=frame)[:1]:
+                    difference = rmse_difference(group, other, "domain")
+                    verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on domain")
     return verdict
 
 

@@ -4,13 +4,14 @@
     python -m evaluation.report results/ --markdown      # or --csv, one line per number
     python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
     python -m evaluation.report results/ --measures      # other measures: VRMSE, bands of wavenumber, correlation time
+    python -m evaluation.report results/ --rates         # which learning rate was the best on validation
     python -m evaluation.report results/ --factors       # scale nets and plain nets at every upscaling factor
     python -m evaluation.report results/ --figures DIR   # draw them by factor, number of samples and layer
     python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
     python -m evaluation.report --readme README.md       # write the tables between the README's markers again
 
 Runs that differ in the seed only are one row, mean +- sample standard deviation over n seeds. A marker in the README,
-<!-- report: FOLDER... [--verdicts | --measures | --factors] --> ... <!-- end -->, holds the command's own arguments.
+<!-- report: FOLDER... [--verdicts | --measures | ...] --> ... <!-- end -->, holds the command's own arguments.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from evaluation.claims import verdicts
 from evaluation.measures import BANDS
-from evaluation.runs import SETTINGS, collect, group_runs, load_runs, missing_runs, scale_and_plain
+from evaluation.runs import SETTINGS, chosen, collect, group_runs, load_runs, missing_runs, scale_and_plain, settings_of
 from models import SYMMETRIES
 from utils import TEST_STEPS, InputError, exit_code, replacing
 
@@ -226,6 +227,32 @@ def measure_tables(groups):
     return [table_on(name, found) for name, found in zip(names, counts, strict=True) if found]
 
 
+def rates_table(groups):
+    """Validation of the nets for which several learning rates were tried, with the seed that all of these have."""
+    likes = {}
+    for group in groups:
+        likes.setdefault(settings_of({**group.runs[0], "learning_rate": None}), []).append(group)
+    likes = [like for like in likes.values() if len(like) > 1]
+    if not likes:
+        return []
+    rates = sorted({group["learning_rate"] for like in likes for group in like})
+    rows = []
+    for like in likes:
+        seed = min(set.intersection(*(set(group.seeds) for group in like)), default=None)
+        found = {
+            group["learning_rate"]: Number(run["valid_rmse"])
+            for group in like
+            for run in group.runs
+            if run["seed"] == seed
+        }
+        if found:
+            min(found.values(), key=lambda cell: cell.mean).best = True
+        label = like[0].label.replace(f" learning_rate {like[0]['learning_rate']}", "")
+        rows.append((label, ["1", *(found.get(rate) for rate in rates)]))
+    note = "RMSE of roll-outs over --valid_length frames; the other seeds take the best"
+    return [Table(f"{groups[0].title}: validation by learning rate", ["n", *map(str, rates)], rows, note)]
+
+
 def authors_table(groups):
     """Ours beside what is published, for nets of the paper's width on all data; None where there is no such net."""
     published = PUBLISHED.get(groups[0]["dataset"], {})
@@ -379,7 +406,8 @@ def report_of(folders, form="text", subject="scores", match=""):
 
     Args:
         form: "text", "markdown" or "csv".
-        subject: "scores" (with errors of equivariance and costs), "rmse", "measures", "factors" or "verdicts".
+        subject: "scores" (with errors of equivariance and costs), "rmse", "measures", "rates", "factors" or "verdicts".
+            Tables but "rates" have each net with its best learning rate.
         match: a regular expression that the data set and the label of a row must match, such as "RBC Unet".
 
     Raises:
@@ -393,6 +421,8 @@ def report_of(folders, form="text", subject="scores", match=""):
         return verdict_lines(groups, form == "markdown")
     if form == "csv":
         return as_csv(groups)
+    if subject != "rates":
+        groups = chosen(groups)
     render = as_markdown if form == "markdown" else as_text
     experiments = {}
     for group in groups:
@@ -401,11 +431,16 @@ def report_of(folders, form="text", subject="scores", match=""):
         "scores": tables_of,
         "rmse": lambda of: [score_table(of, "rmse")],
         "measures": measure_tables,
+        "rates": rates_table,
         "factors": factor_tables,
     }[subject]
     parts = [render(table) for members in experiments.values() for table in tables(members)]
     if not parts:
-        lack = {"measures": "run with measures (earlier runs have none)", "factors": "scale net tested by factor"}
+        lack = {
+            "measures": "run with measures (earlier runs have none)",
+            "rates": "net of several learning rates",
+            "factors": "scale net tested by factor",
+        }
         raise InputError(f"no {lack[subject]} in {', '.join(map(str, folders))}")
     if form == "text":
         parts.append("+-: standard deviation over n seeds; *: best of its column among the nets of one architecture")
@@ -460,6 +495,7 @@ def parser_of_results(**options):
         "verdicts": "judge the paper's claims instead (evaluation/claims.py)",
         "rmse": "the RMSE tables alone",
         "measures": "measures of other benchmarks instead (docs/measures.md)",
+        "rates": "validation by learning rate instead",
         "factors": "compare scale nets with plain nets by upscaling factor, and by frame, instead",
     }.items():
         subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)

@@ -261,6 +261,19 @@ def group_runs(runs):
     return sorted(groups, key=order)
 
 
+def chosen(groups):
+    """The groups without those that were only to find a learning rate.
+
+    Of groups alike but for it, that of most seeds stays, of these that of the best validation.
+    """
+    likes = {}
+    for group in groups:
+        settings = {**group.runs[0], "learning_rate": None}
+        likes.setdefault(settings_of(settings), []).append(group)
+    best = [min(like, key=lambda group: (-len(group.runs), group.mean("valid_rmse"))) for like in likes.values()]
+    return [group for group in groups if group in best]
+
+
 def majority(values):
     """What more than half of the values are, None if there is no such value."""
     return next((value for value in values if 2 * values.count(value) > len(values)), None)

@@ -1,10 +1,11 @@
 """Rayleigh-Benard convection, from a file or simulated."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 from flows.arrays import array_source, load_array
-from simulation.rayleigh_benard import PRESETS, simulate, temperature_file
+from simulation.rayleigh_benard import PRESETS, rows_needed, simulate, temperature_file
 from utils import choose_device
 
 # The 20 frames of "tiny" hold no window of the default length.
@@ -19,17 +20,20 @@ CHANGES = {  # what may be changed of a preset
 }
 
 
+UNITS = ("free_fall", "cell")  # of a flow of another Rayleigh number
+
+
 def convection_sources(args):
-    """The record of velocities, and temperatures of a simulation, as ``{"train": Source}``."""
-    raw, notes = simulated(args) if args.simulate else (args.raw, [])
-    arrays = [load_array(raw)]
-    if args.simulate:
-        by_kind = {"vector": arrays[0], "scalar": load_array(temperature_file(raw))[:, None]}
-        arrays = [by_kind[kind] for kind in args.fields]
-    source = array_source(arrays, raw, args.stride, args.tile, args.fields)
-    source.notes += notes
-    source.units = "free-fall units" if args.simulate else None
-    return {"train": source}
+    """The record of velocities, and temperatures of a simulation, as ``{"train": Source}``; with another to test on."""
+    if not args.simulate:
+        return {"train": array_source([load_array(args.raw)], args.raw, args.stride, args.tile, args.fields)}
+    settings = simulation(args)
+    sources = {"train": simulated(args, settings, f"rbc_{args.simulate}")}
+    if args.test_ra is not None:
+        other, faster = other_simulation(args, settings)
+        name = f"rbc_{args.simulate}_test_{args.test_ra:g}_{args.test_units}_seed{other.seed}"
+        sources["domain"] = simulated(args, other, name, faster)
+    return sources
 
 
 def simulation(args):
@@ -38,20 +42,43 @@ def simulation(args):
     return dataclasses.replace(SIMULATIONS[args.simulate], seed=args.seed, **changes)
 
 
-def simulated(args):
-    """Simulate convection, or find it already simulated, in the data folder.
+def other_simulation(args, settings):
+    """The Settings of another flow at ``--test_ra``, a quarter as long, and how many times faster its units are.
 
-    Returns:
-        The file of frames, and lines for the summary.
+    Its rows are doubled until they carry the Rayleigh number, and as many points are stored. In units of the cell that
+    was trained on, now heated more or less, velocities are sqrt(Ra' / Ra) times those in its own free-fall units
+    (temperatures Ra' / Ra times), and frames as many times farther apart in free-fall times.
     """
-    settings = simulation(args)
+    finer, needed = 1, rows_needed(args.test_ra, settings.pr)
+    while settings.nz * finer < needed:
+        finer *= 2
+    faster = math.sqrt(args.test_ra / settings.ra) if args.test_units == "cell" else 1.0
+    sizes = {name: finer * getattr(settings, name) for name in ("nz", "nx", "store_every")}
+    frames = max(settings.frames // 4, args.history + args.horizon)
+    flow = {"ra": args.test_ra, "interval": settings.interval * faster, "frames": frames, "seed": settings.seed + 1}
+    return dataclasses.replace(settings, **sizes, **flow), faster
+
+
+def simulated(args, settings, name, faster=1.0):
+    """Simulate convection, or find it already simulated in the data folder, as a Source.
+
+    Args:
+        name: of the file of velocities.
+        faster: what they are multiplied by; temperatures by its square.
+    """
     device = choose_device(args.device)
-    path = Path(args.data_dir, f"rbc_{args.simulate}.npy")
+    path = Path(args.data_dir, f"{name}.npy")
     path.parent.mkdir(parents=True, exist_ok=True)
     result = simulate(settings, path, device)
+    by_kind = {"vector": load_array(path), "scalar": load_array(temperature_file(path))[:, None]}
+    if faster != 1:
+        by_kind = {kind: values * faster ** (1 if kind == "vector" else 2) for kind, values in by_kind.items()}
+    source = array_source([by_kind[kind] for kind in args.fields], path, args.stride, args.tile, args.fields)
     correlation = ", ".join(f"{lag}: {u:.3f} {w:.3f}" for lag, (u, w) in result["correlation"].items())
-    return path, [
+    source.notes += [
         f"simulated Ra {settings.ra:g}, Pr {settings.pr:g}, grid {settings.nz} x {settings.nx}: "
         f"Nusselt number {result['nusselt']:.2f}, rms speed {result['rms_speed']:.3f}",
         f"correlation of u and w at lags in frames: {correlation}",
     ]
+    source.units = "free-fall units"
+    return source

@@ -267,6 +267,38 @@ def test_only_equal_terms_are_compared(tmp_path):
     assert (group["symmetry"], plain["symmetry"], plain["width"]) == ("UM", "None", 1)
 
 
+def test_of_the_learning_rates_tried_the_best_on_validation_counts(tmp_path):
+    """One seed each, so that the better test error of the other rate does not count; then that of most seeds."""
+    write(tmp_path, 0.4, symmetry="UM", learning_rate=0.001, valid_rmse=0.5)
+    write(tmp_path, 0.2, symmetry="UM", learning_rate=0.01, valid_rmse=0.6)
+    write(tmp_path, 0.5, symmetry="None", learning_rate=0.001, valid_rmse=0.6)
+    write(tmp_path, 0.3, symmetry="None", learning_rate=0.003, valid_rmse=0.5)
+    assert judged(tmp_path, 2) == ("not reproduced", ["fails", "open"])
+    for seed in (1, 2):
+        write(tmp_path, 0.5, seed, symmetry="None", learning_rate=0.001, valid_rmse=0.6)
+    assert judged(tmp_path, 2) == ("partly reproduced", ["holds", "open"])
+
+
+def moved(folder, rmse, **settings):
+    """Five runs that were trained on other data than they are scored on."""
+    for seed in range(5):
+        path = write(folder, {"test": 0.5, "domain": rmse}, seed, **settings) / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_on": "b"}))
+
+
+def test_claim_13(tmp_path):
+    five(tmp_path, {"test": 0.4, "domain": 0.9}, symmetry="UM")  # trained and tested on the same data: not looked at
+    five(tmp_path, {"test": 0.5, "domain": 0.8}, symmetry="None")
+    assert judged(tmp_path, 13) == ("not decided", [])
+    elsewhere = {"dataset": "other", "data": "c"}
+    moved(tmp_path, 0.6, symmetry="UM", **elsewhere)
+    moved(tmp_path, 0.7, symmetry="None", **elsewhere)
+    assert judged(tmp_path, 13) == ("reproduced", ["holds"])
+    moved(tmp_path, 0.5, symmetry="None", frame="UM", **elsewhere)
+    assert judged(tmp_path, 13) == ("partly reproduced", ["holds", "fails"])
+    assert len(judged(tmp_path, 2)[1]) == 2  # of the pair at home alone
+
+
 def test_verdicts_are_printed(tmp_path, capsys):
     for seed in range(3):
         write(tmp_path, {"test": 0.4, "UM": 0.8}, seed, symmetry="None", noise=0)

@@ -23,10 +23,11 @@ from prepared import digest, prepare, read_meta, read_windows, refused, vortices
 import data_prep
 from flows import store
 from flows.arrays import array_source
+from flows.convection import other_simulation
 from flows.splits import first_windows, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
-from simulation.rayleigh_benard import PRESETS
+from simulation.rayleigh_benard import PRESETS, temperature_file
 from utils import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -454,6 +455,34 @@ def test_simulated_convection(tmp_path, capsys):
     assert "is not the simulation with ra 500000.0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("units", "faster"), [("free_fall", 1), ("cell", 2)])
+def test_a_flow_of_another_rayleigh_number(tmp_path, units, faster):
+    """In units of the cell, heated four times as much, speeds are twice as high and frames twice as far apart."""
+    size = "--frames 40 --tile 16 --stride 2 --history 3 --horizon 4 --ra 3e5".split()
+    other = ["--test_ra", "1.2e6", "--test_units", units, "--name", "hotter", "--fields", "vector", "scalar"]
+    assert prepare("rbc", "--simulate", "tiny", *size, *other, "--data_dir", tmp_path) == 0
+    (path,) = (path for path in tmp_path.glob("rbc_tiny_test_*.npy") if "temperature" not in path.name)
+    settings = json.loads(path.with_suffix(".json").read_text())["settings"]
+    assert (settings["ra"], settings["seed"], settings["frames"]) == (1.2e6, 1, 10)
+    assert settings["interval"] == pytest.approx(0.4 * faster)
+    meta = read_meta(tmp_path / "hotter")
+    speeds, temperatures = np.load(path), np.load(temperature_file(path))
+    domain = np.load(tmp_path / "hotter" / "domain.npy")[0]
+    raw = np.concatenate([faster * speeds, faster**2 * temperatures[:, None]], 1)[: len(domain), :, ::2, ::2]
+    mean, std = (np.repeat(meta[name], (2, 1))[:, None, None] for name in ("mean", "std"))  # of the flow trained on
+    np.testing.assert_allclose(domain * std + mean, raw[..., :16, :16], rtol=1e-4, atol=1e-5)
+    assert np.load(tmp_path / "rbc_tiny.npy").shape == (40, 2, 32, 64)
+
+
+def test_a_finer_grid_where_the_rayleigh_number_wants_it():
+    """As many points are stored."""
+    args = data_prep.parse_args(["rbc", "--simulate", "small", "--test_ra", "1e8"])
+    settings = data_prep.simulation(args)
+    other, faster = other_simulation(args, settings)
+    assert (other.nz, other.nx, other.store_every, faster) == (128, 896, 2, 1)
+    assert other.stored_shape[1:] == settings.stored_shape[1:]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -462,6 +491,8 @@ def test_simulated_convection(tmp_path, capsys):
         ("--simulate huge", "invalid choice: 'huge'"),
         ("--simulate tiny --raw x.npy", "not allowed with argument"),
         ("--raw x.npy --ra 1e6", "--ra goes with --simulate"),
+        ("--raw x.npy --test_ra 1e6", "--test_ra goes with --simulate"),
+        ("--simulate tiny --test_ra 0", "'0' is not a number above 0"),
         ("--simulate tiny --device mars", "--device must be cpu, cuda or cuda:N, got mars"),
         ("", "one of the arguments --raw --simulate --print_download is required"),
     ],

@@ -88,7 +88,7 @@ def test_best_of_an_architecture_and_only_beside_others(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "setting",
-    ["width=0.5", "num_epoch=2", "kernel_size=5", "learning_rate=0.01", "input_length=10", "train_fraction=0.5"],
+    ["width=0.5", "num_epoch=2", "kernel_size=5", "decay_rate=0.5", "input_length=10", "train_fraction=0.5"],
 )
 def test_other_settings_are_another_row(tmp_path, capsys, setting):
     name, value = setting.split("=")
@@ -101,6 +101,22 @@ def test_other_settings_are_another_row(tmp_path, capsys, setting):
         f"ResNet UM{usual}": ["1", "0.300*"],
         f"ResNet UM {name} {value}": ["1", "0.900"],
     }
+
+
+def test_learning_rates(tmp_path, capsys):
+    """A table of its own says what was tried; of the others, rows are of the rate with most seeds, then the best."""
+    for rate, valid in ((0.001, 0.7), (0.003, 0.5), (0.01, 0.6)):
+        write_run(tmp_path, same(rate), symmetry="UM", learning_rate=rate, valid_rmse=valid)
+    write_run(tmp_path, same(0.2), symmetry="None")
+    columns, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate")
+    assert (columns, rows) == (["n", "0.001", "0.003", "0.01"], {"ResNet UM": ["1", "0.700", "0.500*", "0.600"]})
+    _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
+    assert set(rows) == {"ResNet", "ResNet UM learning_rate 0.003", "persistence"}
+    assert len(run_report(capsys, tmp_path, "--csv").split(",0.01,")) > 1  # the raw numbers are all there
+    write_run(tmp_path, same(0.9), symmetry="UM", learning_rate=0.001, seed=1, valid_rmse=0.1)
+    _, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate")
+    assert rows == {"ResNet UM": ["1", "0.700", "0.500*", "0.600"]}  # of the seed with which all were tried
+    assert "ResNet UM learning_rate 0.001" in table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")[1]
 
 
 def test_what_most_have_is_not_said(tmp_path):
