@@ -5,6 +5,8 @@
 #                                    any): about 12 minutes on two CPU cores, no download
 # sh run.sh evidence                 what are the layers worth? Nets, frames of reference, augmentation and controls at
 #                                    equal terms, five seeds; about 20 core-hours, and every part of it a smaller study
+# sh run.sh transfer                 the nets of sh run.sh evidence on convection from another start and at other Rayleigh
+#                                    numbers, without training them again; half an hour
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
 # sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial
 # sh run.sh [MODE] --list            prints the runs of all data sets, one command a line, for a scheduler; runs nothing
@@ -14,10 +16,10 @@ cd "$(dirname "$0")" || exit 2
 mode=full list=
 for argument in "$@"; do
     case $argument in
-        full | quick | evidence | ablation | smoke) mode=$argument ;;
+        full | quick | evidence | transfer | ablation | smoke) mode=$argument ;;
         --list) list=yes ;;
         *)
-            echo "error: usage: sh run.sh [quick | evidence | ablation | smoke] [--list], got: $*" >&2
+            echo "error: usage: sh run.sh [quick | evidence | transfer | ablation | smoke] [--list], got: $*" >&2
             exit 2
             ;;
     esac
@@ -132,6 +134,17 @@ plumes() {
     done
 }
 
+# elsewhere DATASET: scores every net of the evidence on these data, unless it is done
+elsewhere() {
+    for folder in "${RESULTS:-results}"/evidence/*/; do
+        folder=${folder%/}
+        output=$results/$1_${folder##*/}
+        [ -f "$folder/metrics.json" ] && [ ! -e "$output" ] || continue
+        mkdir -p "$results"
+        echo "$python run_model.py --evaluate='$folder' --output='$output' --dataset=$1 --test_sets=domain --data_dir='$data'"
+    done
+}
+
 # prepare NAME ARGUMENTS: the data set of that name, unless it is there
 prepare() {
     name=$1
@@ -152,14 +165,26 @@ if [ "$mode" != full ]; then
         done
     else
         data=$data/quick
-        prepare rbc rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105
+        if [ "$mode$list" = transfer ] && ! ls "${results%/*}"/evidence/*/metrics.json >/dev/null 2>&1; then
+            echo "error: no finished run in ${results%/*}/evidence: sh run.sh evidence makes them" >&2
+            exit 2
+        fi
+        flow="rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105"
+        prepare rbc $flow
+        if [ "$mode" = transfer ]; then
+            prepare rbc_seed $flow --name rbc_seed --test_ra 1e7
+            for ra in 3e6 1e8; do
+                prepare rbc_ra$ra $flow --name rbc_ra$ra --test_ra $ra
+                prepare rbc_ra${ra}_cell $flow --name rbc_ra${ra}_cell --test_ra $ra --test_units cell
+            done
+        fi
     fi
     if [ ! "$list" ]; then
         # Nets this small do not fill two cores: two runs at a time, of one thread each.
         ended=$(mktemp) && trap 'rm -f "$ended"' EXIT
         total=$(sh run.sh "$mode" --list | wc -l) start=$(date +%s) OMP_NUM_THREADS=1
         export ended total start OMP_NUM_THREADS
-        sh run.sh "$mode" --list | tr '\n' '\0' | xargs -0 -n 1 -P 2 sh -c '
+        [ "$total" -eq 0 ] || sh run.sh "$mode" --list | tr '\n' '\0' | xargs -0 -n 1 -P 2 sh -c '
             eval "$0"
             code=$?
             echo >>"$ended"
@@ -181,6 +206,10 @@ if [ "$mode" != full ]; then
     elif [ "$mode" = smoke ]; then
         dials
         plumes
+    elif [ "$mode" = transfer ]; then
+        for dataset in rbc_seed rbc_ra3e6 rbc_ra1e8 rbc_ra3e6_cell rbc_ra1e8_cell; do
+            elsewhere $dataset
+        done
     else
         study RBC Unet 0.25 0.125
     fi

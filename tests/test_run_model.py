@@ -556,6 +556,26 @@ def test_run_sh_lists_its_runs(tmp_path, mode):
     assert ("--dataset=Ocean" in listed) == (mode not in (("ablation",), ("smoke",)))
 
 
+def test_run_sh_scores_the_finished_nets_elsewhere(tmp_path):
+    data, results = tmp_path / "my data", tmp_path / "results"
+    settings = {"DATA_DIR": data, "RESULTS": results}
+    done = run_sh("transfer", **settings)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: no finished run in {results}/evidence: sh run.sh evidence makes them\n"
+    assert not list(tmp_path.iterdir())
+    for name in ("one", "half", "two"):
+        (results / "evidence" / name).mkdir(parents=True)
+    for name in ("one", "two"):
+        (results / "evidence" / name / "metrics.json").touch()
+    (results / "transfer" / "rbc_seed_two").mkdir(parents=True)  # is done
+    lines = run_sh("transfer", "--list", **settings).stdout.splitlines()
+    args = [run_model.parse_args(shlex.split(line)[2:]) for line in lines]
+    assert len({arg.dataset for arg in args}) == 5
+    assert [(arg.dataset, arg.evaluate.name) for arg in args[:2]] == [("rbc_seed", "one"), ("rbc_ra3e6", "one")]
+    assert all(arg.output == results / "transfer" / f"{arg.dataset}_{arg.evaluate.name}" for arg in args)
+    assert {(arg.data_dir, arg.test_sets) for arg in args} == {(data / "quick", "domain")}
+
+
 @pytest.mark.parametrize("code", [0, 2])
 def test_quick_runs_what_it_lists(tmp_path, code):
     """Two at a time; a run that fails does not stop the others, and is not forgotten."""
