@@ -4,18 +4,22 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from evaluation.runs import at, group_runs, load_runs, scale_and_plain
-from evaluation.style import STYLE, curves, legend_below, new_figure, plain_log, save
+from evaluation.runs import at, chosen, group_runs, load_runs, scale_and_plain
+from evaluation.style import COLOURS, STYLE, curves, labels, legend_below, new_figure, plain_log, save
+
+CHANGES = ("augment", "frame", "variant")  # that make a net another than that of its symmetry
 
 
 def draw(folders, path):
     """Draw every figure that the runs in ``folders`` are enough for into the folder ``path``; return the files."""
-    groups, files = [group for group in group_runs(load_runs(*folders)) if not group["augment"]], []
+    every, files = chosen(group_runs(load_runs(*folders))), []
+    groups = [group for group in every if not group["augment"]]
+    kinds = {"factors": draw_factors, "samples": draw_samples, "deviations": draw_deviations, "worth": draw_worth}
     path.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         for title in dict.fromkeys(group.title for group in groups):
-            of_data = [group for group in groups if group.title == title]
-            for kind, draws in (("factors", draw_factors), ("samples", draw_samples), ("deviations", draw_deviations)):
+            for kind, draws in kinds.items():
+                of_data = [group for group in (every if kind == "worth" else groups) if group.title == title]
                 figure = draws(of_data)
                 if figure is not None:
                     files += save(figure, path / f"{title.split()[0]}_{kind}", pdf=True)
@@ -88,6 +92,50 @@ def draw_deviations(groups):
     axes.set_ylim(bottom=0)
     legend_below(figure)
     return figure
+
+
+def draw_worth(groups):
+    """What is a layer worth? Errors of its net and of what one could have instead, a panel for each symmetry.
+
+    RMSE over that of persistence, on the test set and on that transformed by the symmetry, a dot per seed; the line is
+    the plain net's mean on the test set. None where there is no rival but the plain net.
+    """
+    panels = {}
+    for name in ("UM", "Mag", "Rot"):
+        rows = [
+            group
+            for group in groups
+            if group["symmetry"] in ("None", name)
+            and group["relaxed"] is None
+            and {*group["frame"], *group["augment"]} <= {name}
+            and group.values("scores", name)
+        ]
+        changed = [group for group in rows if any(map(group.__getitem__, CHANGES))]
+        if changed and any(group["symmetry"] == name for group in rows):
+            rows.sort(key=lambda group: (group["symmetry"] != "None", *map(group.__getitem__, CHANGES)))
+            panels[name] = rows
+    if not panels:
+        return None
+    rows = max(map(len, panels.values()))
+    figure = new_figure(0.5 + 0.19 * rows, width=2.4 * len(panels) + 1)
+    for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for height, group in enumerate(rows):
+            colour = COLOURS[group["symmetry"]]
+            for test_set, face, size in (("test", colour, 12), (name, "none", 30)):
+                errors = relative_errors(group, test_set)
+                axes.scatter(errors, [height] * len(errors), s=size, facecolors=face, edgecolors=colour, linewidths=0.8)
+            if group["symmetry"] == "None" and group not in changed:
+                axes.axvline(np.mean(relative_errors(group, "test")), color=colour, linewidth=0.6)
+        axes.set_yticks(range(len(rows)), labels([{**group.runs[0], "seed": None} for group in rows]))
+        axes.invert_yaxis()
+        axes.set(title=f"filled: test, open: {name}", xlabel="RMSE / that of persistence")
+    return figure
+
+
+def relative_errors(group, test_set):
+    """RMSE of each run in units of persistence, which grows with the flow where a symmetry makes it stronger."""
+    units = group.values("baselines", "persistence", test_set, "rmse")
+    return [error / unit for error, unit in zip(group.values("scores", test_set, "rmse"), units, strict=True)]
 
 
 def draw_breaking(groups):

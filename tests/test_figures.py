@@ -495,6 +495,27 @@ def test_error_by_number_of_samples():
     assert figure.axes[0].get_xlabel() == "training windows"
 
 
+def test_what_a_layer_is_worth():
+    """Dots per seed in units of persistence, a panel for a symmetry that has rivals, the plain net first."""
+
+    def net(symmetry, error, **settings):
+        scores = {"test": {"rmse": error}, symmetry if symmetry != "None" else "UM": {"rmse": 2 * error}}
+        still = {"persistence": {"test": {"rmse": 0.5}, "UM": {"rmse": 1.0}}}
+        values = {"scores": lambda seed: scores, "baselines": lambda seed: still}
+        return group(symmetry, **values, **{name: lambda _, value=value: value for name, value in settings.items()})
+
+    nets = [net("UM", 0.1), net("None", 0.3, augment=["UM"]), net("Mag", 0.2), net("None", 0.2, frame=["Mag"])]
+    plain = net("None", 0.4)
+    assert summary.draw_worth([nets[0], plain, net("UM", 0.3, relaxed=1.0)]) is None
+    (axes,) = summary.draw_worth([*nets, plain]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["plain", "plain, augmented UM", "UM"]
+    found = [dots.get_offsets().tolist() for dots in axes.collections]
+    errors = [0.8, 0.6, 0.2]  # the same on both sets, of which persistence is twice as large on one
+    expected = [[[error, height]] * 2 for height, error in enumerate(errors) for _ in range(2)]
+    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), 0.8)
+
+
 def test_figures_of_a_report(tmp_path, results, capsys):
     report.main([str(results), "--figures", str(tmp_path / "figures")])
     assert "nothing to draw" in capsys.readouterr().out  # neither factors nor fractions
