@@ -533,7 +533,7 @@ def test_run_sh_says_what_is_missing(tmp_path):
     assert run_sh("quickly").returncode == 2
 
 
-@pytest.mark.parametrize("mode", [(), ("quick",), ("evidence",), ("ablation",), ("smoke",)])
+@pytest.mark.parametrize("mode", [(), ("quick",), ("evidence",), ("seas",), ("ablation",), ("smoke",)])
 def test_run_sh_lists_its_runs(tmp_path, mode):
     """One command a line and seed, each of which run_model.py understands; nothing is made."""
     data = tmp_path / "my data"
@@ -546,7 +546,7 @@ def test_run_sh_lists_its_runs(tmp_path, mode):
     assert {arg.seed for arg in args} == {0, 7}
     # The small sweeps make their convection, but not currents.
     plumes = {"smoke_rotation", "smoke_scale", "smoke_translation", *(f"smoke_levels_{level}" for level in range(10))}
-    expected = {(): {"RBC", "Ocean"}, ("smoke",): plumes}.get(mode, {"RBC"})
+    expected = {(): {"RBC", "Ocean"}, ("smoke",): plumes, ("seas",): {"Ocean"}}.get(mode, {"RBC"})
     assert {arg.dataset for arg in args} == expected
     assert all(arg.data_dir.is_relative_to(data) for arg in args)
     assert not list(tmp_path.iterdir())
@@ -554,6 +554,13 @@ def test_run_sh_lists_its_runs(tmp_path, mode):
     (data / "ocean" / "meta.json").touch()
     listed = run_sh(*mode, "--list", DATA_DIR=data).stdout
     assert ("--dataset=Ocean" in listed) == (mode not in (("ablation",), ("smoke",)))
+
+
+def test_run_sh_says_how_to_get_the_seas(tmp_path):
+    done = run_sh("seas", DATA_DIR=tmp_path / "data", RESULTS=tmp_path / "results")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: no {tmp_path}/data/seas/ocean: docs/results.md has the command")
+    assert not list(tmp_path.iterdir())
 
 
 def test_run_sh_scores_the_finished_nets_elsewhere(tmp_path):
