@@ -7,6 +7,7 @@
 * Correlation time: PDEArena (Gupta and Brandstetter, TMLR 2023, arXiv 2209.15616): frames until the correlation of
   forecast and truth over space and components, averaged over windows, falls below 0.8.
 * Divergence: of the forecast velocity, beside that of the truth: of an incompressible flow both are discretisation.
+* Vorticity: rms of the forecast's over that of the truth, by frame: below 1 a forecast is too smooth.
 
 Frames are ``(n, steps, C, H, W)``, masks ``(n, 1, H, W)``, True where a point counts; all sums are in float64.
 """
@@ -64,32 +65,37 @@ def band_errors(prediction, target):
     return power.new_zeros(len(power), 4).index_add_(1, band, power)[:, :3] / (height * width) ** 2
 
 
-def divergence(frames, fields, mask=None):
-    """Mean square of du/dx + dv/dy of the first velocity, per point of the grid: ``(n,)`` float64.
+def squared_gradients(frames, fields, mask=None):
+    """Mean squares of the first velocity's divergence and vorticity, du/dx + dv/dy and dv/dx - du/dy, per point.
 
-    By central differences between valid points, over all frames; NaN where no point has valid ones on all sides, None
-    where there is no velocity.
+    By central differences between valid points; NaN where no point has valid ones on all sides.
+
+    Returns:
+        ``{name: (n, steps)}`` float64, empty where there is no velocity.
     """
     velocity = next((part for kind, part in zip(fields, parts(fields), strict=True) if kind == "vector"), None)
     if velocity is None:
-        return None
-    u, v = frames[:, :, velocity].double().unbind(2)
-    square = ((u[..., 1:-1, 2:] - u[..., 1:-1, :-2] + v[..., 2:, 1:-1] - v[..., :-2, 1:-1]) / 2).square()
+        return {}
+    flow = frames[:, :, velocity].double()
+    along_x = (flow[..., 1:-1, 2:] - flow[..., 1:-1, :-2]) / 2
+    along_y = (flow[..., 2:, 1:-1] - flow[..., :-2, 1:-1]) / 2
+    divergence, vorticity = along_x[:, :, 0] + along_y[:, :, 1], along_x[:, :, 1] - along_y[:, :, 0]
     inner = None
     if mask is not None:
         inner = mask[..., 1:-1, 2:] & mask[..., 1:-1, :-2] & mask[..., 2:, 1:-1] & mask[..., :-2, 1:-1]
-    return mean_over_points(square.unsqueeze(2), inner).mean((1, 2))
+    squares = mean_over_points(torch.stack([divergence, vorticity], 2).square(), inner)
+    return dict(zip(("divergence", "vorticity"), squares.unbind(2), strict=True))
 
 
 def window_measures(prediction, target, fields, mask=None):
     """All measures of every window, ``{name: (n, numbers)}`` float64, for :func:`summarise`."""
-    flows = {"divergence": prediction, "divergence_of_truth": target}
-    squares = {name: divergence(frames, fields, mask) for name, frames in flows.items()}
+    gradients, of_truth = (squared_gradients(frames, fields, mask) for frames in (prediction, target))
     return {
         "vrmse": vrmse(prediction, target, mask),
         "correlation": correlation(prediction, target, mask),
         "bands": band_errors(prediction, target),
-        **{name: square[:, None] for name, square in squares.items() if square is not None},
+        **gradients,
+        **{f"{name}_of_truth": square for name, square in of_truth.items()},
     }
 
 
@@ -116,4 +122,9 @@ def summarise(measures, without_land):
     for name in ("divergence", "divergence_of_truth"):
         if name in measures:
             squares[name] = measures[name].nanmean().item()
+    if "vorticity" in measures:
+        vorticity, of_truth = (measures[name].nanmean(0) for name in ("vorticity", "vorticity_of_truth"))
+        ratio = (vorticity / of_truth).sqrt()
+        if ratio.isfinite().all():
+            found["vorticity_per_step"] = ratio.tolist()
     return found | {name: square**0.5 for name, square in squares.items() if square == square}  # NaN is not

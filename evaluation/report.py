@@ -200,6 +200,7 @@ def measure_tables(groups):
         "correlated": ("measures", "correlation_time"),
         "divergence": ("measures", "divergence"),
         "of truth": ("measures", "divergence_of_truth"),
+        f"vorticity {TEST_STEPS}": ("measures", "vorticity_per_step", TEST_STEPS - 1),
         "ESE resolved": ("measures", "ese_resolved"),
     }
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_evaluation import flow_with_modes
 
-from evaluation.measures import band_errors, correlation, divergence, summarise, vrmse, window_measures
+from evaluation.measures import band_errors, correlation, squared_gradients, summarise, vrmse, window_measures
 from evaluation.score import Tally, window_mse
 from evaluation.spectrum import log_spectrum, resolved_rings
 
@@ -129,18 +129,26 @@ def test_correlation_time_of_a_wave_that_runs_too_fast(rate, frames):
     assert found["correlation_per_step"] == pytest.approx(np.cos(phases), abs=1e-12)
 
 
-def linear(a, b, height=6, width=9):
-    """u = a x - y, v = x + b y, beside a scalar that is no part of it: a divergence of a + b everywhere."""
+def linear(a, b, turn=1.0, height=6, width=9):
+    """u = a x - y, v = turn x + b y, beside a scalar: a divergence of a + b and a vorticity of turn + 1 everywhere."""
     y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
-    return torch.stack([7 * x, a * x - y, x + b * y])[None, None]
+    return torch.stack([7 * x, a * x - y, turn * x + b * y])[None, None]
 
 
-def test_divergence_of_linear_flows():
+def divergence(*arguments):
+    return squared_gradients(*arguments)["divergence"]
+
+
+def test_divergence_and_vorticity_of_linear_flows():
     fields = ("scalar", "vector")
     for a, b in ((0.0, 0.0), (0.5, -0.5), (0.25, 0.5), (0.25, -0.5)):
         assert divergence(linear(a, b), fields).item() == pytest.approx((a + b) ** 2, abs=1e-12)
-    assert divergence(linear(1, 1), ("scalar", "scalar", "scalar")) is None
-    found = summary_of(linear(0.3, 0.1), linear(0.3, -0.3), fields)
+        assert squared_gradients(linear(a, b, 2), fields)["vorticity"].item() == pytest.approx(9)
+    assert squared_gradients(linear(1, 1), ("scalar", "scalar", "scalar")) == {}
+    forecast = torch.cat([linear(0.3, 0.1, turn) for turn in (1, 2, -1)], 1)
+    found = summary_of(forecast, linear(0.3, -0.3).expand(-1, 3, -1, -1, -1), fields)
+    assert found["vorticity_per_step"] == pytest.approx([1, 1.5, 0])  # that of the truth is 2
+    assert "vorticity_per_step" not in summary_of(forecast, torch.zeros_like(forecast), fields)  # a truth without
     assert found["divergence"] == pytest.approx(0.4)
     assert found["divergence_of_truth"] == pytest.approx(0, abs=1e-12)
 
@@ -153,7 +161,7 @@ def test_divergence_beside_land():
     assert divergence(flow, ("scalar", "vector"), mask).item() == pytest.approx(0.5625)
     mask[..., ::2, :] = False
     assert divergence(flow, ("scalar", "vector"), mask).isnan().all()
-    assert "divergence" not in summary_of(flow, flow, ("scalar", "vector"), mask)
+    assert not summary_of(flow, flow, ("scalar", "vector"), mask).keys() & {"divergence", "vorticity_per_step"}
 
 
 # ---------------------------------------------------------------- the ESE, where it means something
