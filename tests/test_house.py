@@ -17,8 +17,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # From the bottom up. A module may import those of lower floors, and those of its own as long as there is no circle.
 FLOORS = [
     "models",
-    "evaluation.rmse evaluation.spectrum evaluation.measures evaluation.equivariance evaluation.ablation "
-    "evaluation.__init__",
+    "evaluation.rmse evaluation.spectrum evaluation.measures evaluation.equivariance evaluation.ablation",
     "utils",
     "simulation",
     "flows",
