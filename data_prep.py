@@ -35,54 +35,25 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.arguments import dataset_name, degrees, fraction, positive, variables, whole
-from flows.arrays import array_sources
-from flows.convection import CHANGES, SIMULATIONS, convection_sources, simulation
+from flows.arguments import (
+    CHANGES,
+    HISTORY,
+    LEVEL_HISTORY,
+    PLUMES,
+    SIMULATIONS,
+    dataset_name,
+    degrees,
+    degrees_east,
+    fraction,
+    positive,
+    variables,
+    whole,
+)
 from flows.download import HOW, OCEAN_TEST, OCEAN_TRAIN, RBC_ADDRESS, RBC_FILE
-from flows.gridded import gridded_sources
-from flows.hdf5 import hdf5_sources
-from flows.heat import heat_sources
-from flows.netcdf import degrees_east
-from flows.ocean import ocean_sources
-from flows.piv import piv_sources
-from flows.plumes import HISTORY, LEVEL_HISTORY, SETS, plume_sources
-from flows.store import new_folder, write_dataset
 from models.fields import SIZES
-from utils import InputError, exit_code
-
-
-def prepare(args):
-    """Run a command."""
-    target = Path(args.data_dir, args.name)
-    with new_folder(target) as folder:
-        sources = COMMANDS[args.command].sources(args)
-        # the release subtracts the mean of convection's velocities
-        lines = write_dataset(folder, args.name, sources, args, centre=args.command == "rbc")
-    size = sum(file.stat().st_size for file in target.iterdir())
-    print(*lines, f"wrote {size / 1e6:.1f} MB to {target}", sep="\n")
-
-
-def prepare_found():
-    """Without a command: prepare the release's raw files that lie in the current folder, with the defaults."""
-    found = {name for name in (RBC_FILE, *OCEAN_TRAIN, *OCEAN_TEST) if Path(name).is_file()}
-    for name in (RBC_FILE, *OCEAN_TRAIN, *OCEAN_TEST):
-        source = RBC_ADDRESS if name == RBC_FILE else "python data_prep.py ocean --print_download"
-        print(f"{name}: found" if name in found else f"{name}: not here; get it from {source}")
-    train, test = sorted(found & set(OCEAN_TRAIN)), sorted(found & set(OCEAN_TEST))
-    if RBC_FILE not in found and not train:
-        raise InputError(
-            f"found no raw file to train on, wanted {RBC_FILE} or {', '.join(OCEAN_TRAIN)} in this folder; "
-            "or make convection here: python data_prep.py rbc --simulate small"
-        )
-    if RBC_FILE in found:
-        main(["rbc", "--raw", RBC_FILE])
-    if train:
-        main(["ocean", "--train", *train, *(["--test", *test] if test else [])])
-
 
 # ---------------------------------------------------------------- the command line
 
@@ -91,7 +62,6 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        sources: ``sources(args)`` returns ``{split: Source}``, see :func:`flows.store.write_dataset`.
         help: what it prepares.
         origins: options that say where the data come from, of which one is needed if there are any.
         options: others, beside ``COMMON``, of which they may be another version.
@@ -99,7 +69,6 @@ class Command(NamedTuple):
         cut: whether frames are cut into tiles, and a record into splits, so that the options ``CUT`` are there.
     """
 
-    sources: Callable
     help: str
     origins: dict
     options: dict
@@ -165,7 +134,6 @@ COMMON = {  # options of every command
     "seed": {"type": whole(0), "default": 0, "help": "of transforms and simulation (default %(default)s)"},
 }
 CONVECTION = Command(
-    convection_sources,
     "Rayleigh-Benard convection",
     {
         "raw": ARRAY,
@@ -184,7 +152,6 @@ CONVECTION = Command(
     {"splits": [6000, 2000, 2000]},
 )
 OCEAN = Command(
-    ocean_sources,
     "surface currents from NetCDF files of currents or sea levels",
     {"train": {**FILES, "help": "NetCDF files of train, valid and test, any order"}, "print_download": DOWNLOAD},
     {
@@ -206,13 +173,12 @@ OCEAN = Command(
 def hdf5_command(text):
     names = {"nargs": "+", "metavar": "NAME", "help": "names of fields to read (default: all that vary in time)"}
     origins = {"raw": {**FILES, "help": "HDF5 files, or folders of them"}, "print_download": DOWNLOAD}
-    return Command(hdf5_sources, text, origins, {"name": NAME, "fields": names, "stride": STRIDE})
+    return Command(text, origins, {"name": NAME, "fields": names, "stride": STRIDE})
 
 
 COMMANDS = {
     "rbc": CONVECTION,
     "array": Command(
-        array_sources,
         "any regular array",
         {"raw": ARRAY},
         {"name": {**NAME, "required": True}, "fields": KINDS, "stride": STRIDE},
@@ -220,7 +186,6 @@ COMMANDS = {
     ),
     "ocean": OCEAN,
     "netcdf": Command(
-        gridded_sources,
         "any fields of NetCDF files",
         {"raw": {**FILES, "help": "NetCDF files, each with some of the variables and times"}},
         {
@@ -237,7 +202,6 @@ COMMANDS = {
         CONVECTION.defaults,
     ),
     "jet": Command(
-        piv_sources,
         "velocities from particle images",
         {
             "raw": {"metavar": "FOLDER", "help": "with a text file per frame, of OpenPIV or MODULO"},
@@ -247,9 +211,8 @@ COMMANDS = {
         CONVECTION.defaults,
     ),
     "smoke": Command(
-        plume_sources,
         "smoke plumes of the second paper, simulated here",
-        {"set": {"choices": SETS, "help": "which symmetry is broken; levels: that of rotation, in ten levels"}},
+        {"set": {"choices": PLUMES, "help": "which symmetry is broken; levels: that of rotation, in ten levels"}},
         {
             "size": {
                 "choices": ("small", "paper"),
@@ -266,7 +229,6 @@ COMMANDS = {
         cut=False,
     ),
     "heat": Command(
-        heat_sources,
         "heat in a periodic box, simulated here",
         {},
         {
@@ -288,7 +250,7 @@ COMMANDS = {
 }
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers, parsers = parser.add_subparsers(dest="command", title="commands"), {}
     for word, command in COMMANDS.items():
@@ -307,7 +269,8 @@ def parse_args(argv):
 
 
 def resolve(args, error):
-    """Fill in the defaults that depend on where the data come from; refuse what does not go together."""
+    """Fill in the defaults that depend on where the data come from, but for the tile of a simulation; refuse what does
+    not go together."""
     here = getattr(args, "simulate", None)
     if args.gap is None:
         protocol = args.protocol or ("release" if is_the_releases(args) else "disjoint")
@@ -324,10 +287,8 @@ def resolve(args, error):
         args.history = args.history or (HISTORY if args.level is None else LEVEL_HISTORY)
     if (here or args.command == "smoke") and len(set(args.fields)) < len(args.fields):
         error("--fields of a simulation are vector, its velocity, and scalar, what it carries, each at most once")
-    if args.command in ("rbc", "array", "ocean") and args.tile is None:
-        args.tile = min(64, -(-simulation(args).stored_shape[2] // args.stride)) if here else 64
-    if args.scale_factors == "release" and (args.tile or 32) < 32:
-        error(f"--scale_factors release shrinks to a half: --tile must be at least 32, got {args.tile}")
+    if args.command in ("rbc", "array", "ocean") and args.tile is None and not here:
+        args.tile = 64
     if args.command == "ocean":
         if bool(args.u_var) != bool(args.v_var):
             error("--u_var and --v_var are needed together")
@@ -359,6 +320,67 @@ def overlap(a, b):
     """Whether two boxes (west, east, south, north) have a point in common."""
     meet = (b[0] - a[0]) % 360 <= degrees_east(*a[:2]) or (a[0] - b[0]) % 360 <= degrees_east(*b[:2])
     return meet and b[2] <= a[3] and a[2] <= b[3]
+
+
+# ---------------------------------------------------------------- the data
+
+if __name__ == "__main__":
+    parse_args()  # the imports below take seconds: for help or a mistyped flag nobody need wait for them
+
+from flows.arrays import array_sources
+from flows.convection import convection_sources, tile_of
+from flows.gridded import gridded_sources
+from flows.hdf5 import hdf5_sources
+from flows.heat import heat_sources
+from flows.ocean import ocean_sources
+from flows.piv import piv_sources
+from flows.plumes import plume_sources
+from flows.store import new_folder, write_dataset
+from utils import InputError, exit_code
+
+SOURCES = {  # of a command: ``sources(args)`` returns ``{split: Source}``, see :func:`flows.store.write_dataset`
+    "rbc": convection_sources,
+    "array": array_sources,
+    "ocean": ocean_sources,
+    "netcdf": gridded_sources,
+    "jet": piv_sources,
+    "smoke": plume_sources,
+    "heat": heat_sources,
+    **dict.fromkeys(("well", "pdearena", "pdebench"), hdf5_sources),
+}
+
+
+def prepare(args):
+    """Run a command."""
+    if getattr(args, "simulate", None):
+        args.tile = tile_of(args)
+    if args.scale_factors == "release" and (args.tile or 32) < 32:
+        raise InputError(f"--scale_factors release shrinks to a half: --tile must be at least 32, got {args.tile}")
+    target = Path(args.data_dir, args.name)
+    with new_folder(target) as folder:
+        sources = SOURCES[args.command](args)
+        # the release subtracts the mean of convection's velocities
+        lines = write_dataset(folder, args.name, sources, args, centre=args.command == "rbc")
+    size = sum(file.stat().st_size for file in target.iterdir())
+    print(*lines, f"wrote {size / 1e6:.1f} MB to {target}", sep="\n")
+
+
+def prepare_found():
+    """Without a command: prepare the release's raw files that lie in the current folder, with the defaults."""
+    found = {name for name in (RBC_FILE, *OCEAN_TRAIN, *OCEAN_TEST) if Path(name).is_file()}
+    for name in (RBC_FILE, *OCEAN_TRAIN, *OCEAN_TEST):
+        source = RBC_ADDRESS if name == RBC_FILE else "python data_prep.py ocean --print_download"
+        print(f"{name}: found" if name in found else f"{name}: not here; get it from {source}")
+    train, test = sorted(found & set(OCEAN_TRAIN)), sorted(found & set(OCEAN_TEST))
+    if RBC_FILE not in found and not train:
+        raise InputError(
+            f"found no raw file to train on, wanted {RBC_FILE} or {', '.join(OCEAN_TRAIN)} in this folder; "
+            "or make convection here: python data_prep.py rbc --simulate small"
+        )
+    if RBC_FILE in found:
+        main(["rbc", "--raw", RBC_FILE])
+    if train:
+        main(["ocean", "--train", *train, *(["--test", *test] if test else [])])
 
 
 def main(argv=None):

@@ -22,11 +22,12 @@ from prepared import digest, prepare, read_meta, read_windows, refused, vortices
 
 import data_prep
 from flows import store
+from flows.arguments import SIMULATIONS
 from flows.arrays import array_source
+from flows.convection import SETTINGS, simulation, tile_of
 from flows.splits import first_windows, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
-from simulation.rayleigh_benard import PRESETS
 from utils import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -422,12 +423,16 @@ def test_without_netcdf4(tmp_path, monkeypatch, capsys):
     assert "need the package netCDF4; pip install" in refused(capsys, tmp_path, "ocean", "--train", tmp_path / "a.nc")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+def test_what_flags_know_of_simulations():
+    assert tuple(SETTINGS) == SIMULATIONS
+
+
+@pytest.mark.parametrize("preset", SIMULATIONS)
 def test_presets_make_windows_by_default(preset):
     """Tiles fit the grid and the frames hold all three splits."""
     args = data_prep.parse_args(["rbc", "--simulate", preset])
-    frames = np.broadcast_to(np.float32(0), data_prep.simulation(args).stored_shape)
-    flow = array_source([frames], preset, args.stride, args.tile)
+    frames = np.broadcast_to(np.float32(0), simulation(args).stored_shape)
+    flow = array_source([frames], preset, args.stride, tile_of(args))
     splits = plan_splits(flow.segments, flow.tiles, args.history + args.horizon, args.gap, args.splits)
     assert min(split.count for split in splits.values()) >= 20
     assert shared_frames(splits) == {}
