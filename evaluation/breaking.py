@@ -12,6 +12,17 @@ import argparse
 import sys
 from pathlib import Path
 
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="+", help="folders of prepared data")
+    parser.add_argument("--results", type=Path, nargs="*", default=[], help="folders that hold runs on them")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # the imports below take seconds: for help or a mistyped flag nobody need wait for them
+
 import torch
 
 from evaluation.predict import per_component
@@ -59,10 +70,7 @@ def bounds(runs, data):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="+", help="folders of prepared data")
-    parser.add_argument("--results", type=Path, nargs="*", default=[], help="folders that hold runs on them")
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     runs = load_runs(*args.results) if args.results else []
     for folder in args.data:
         meta = load_meta(folder)

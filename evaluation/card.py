@@ -15,6 +15,22 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    add("--size", type=int, nargs="+", default=[32, 64], help="sides of the grids (default 32 64)")
+    add("--batch", type=int, nargs="+", default=[16, 64], help="(default 16 64)")
+    add("--width", type=float, default=1.0, help="factor on every hidden width (default 1)")
+    add("--minutes", type=float, default=8.0, help="no cell is begun after so many (default 8)")
+    add("--json", type=Path, metavar="FILE", help="also write all numbers to a JSON file")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # the imports below take seconds: for help or a mistyped flag nobody need wait for them
+
 import torch
 
 from evaluation.equivariance import equivariance_error
@@ -96,15 +112,7 @@ def markdown(cells, peaks, where):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    add("--size", type=int, nargs="+", default=[32, 64], help="sides of the grids (default 32 64)")
-    add("--batch", type=int, nargs="+", default=[16, 64], help="(default 16 64)")
-    add("--width", type=float, default=1.0, help="factor on every hidden width (default 1)")
-    add("--minutes", type=float, default=8.0, help="no cell is begun after so many (default 8)")
-    add("--json", type=Path, metavar="FILE", help="also write all numbers to a JSON file")
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     device = choose_device(args.device)
     if min(*args.size, *args.batch) < 1 or not args.width > 0 or any(size % 16 for size in args.size):
         raise InputError("--batch and --width must be positive, --size multiples of 16")

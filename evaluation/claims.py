@@ -49,8 +49,6 @@ compared. Data break a symmetry unless their own equivariance error (``evaluatio
 from dataclasses import dataclass, field
 from statistics import mean
 
-from scipy.stats import spearmanr
-
 from evaluation.paired import rmse_difference, seed_difference
 from evaluation.runs import chosen
 
@@ -371,6 +369,8 @@ def learned_deviation(groups):
             nets.setdefault((group["relaxed"], *net_of(group)), []).append(group)
     for likes in nets.values():
         if len(likes) >= DATA_SETS:
+            from scipy.stats import spearmanr  # takes as long to import as the rest of the report, and is seldom needed
+
             deviations = [mean([mean(d.values()) for d in group.values("deviations")]) for group in likes]
             rank = spearmanr([error_of_data(group) for group in likes], deviations)
             word = OPEN if rank.pvalue >= 0.05 else HOLDS if rank.statistic > 0 else FAILS

@@ -10,12 +10,52 @@ seeds, of the numbers that runs leave behind, are the report's (``python -m eval
 """
 
 import argparse
+from pathlib import Path
+
+KINDS = "errors", "learning", "original", "transformed", "spectra", "sweeps"
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", title="commands", required=True)
+    command = commands.add_parser("convection", help="numbers and pictures of convection")
+    command.add_argument(
+        "raw",
+        nargs="+",
+        type=Path,
+        help="what data_prep.py rbc --simulate left behind, such as data/rbc_small.npy; numbers only of any other "
+        ".npy or .pt array (T, C, H, W)",
+    )
+    command = commands.add_parser("runs", help="what trained nets forecast")
+    command.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    command.add_argument(
+        "--data_dir",
+        nargs="+",
+        type=Path,
+        default=[Path("data"), Path("data/quick")],
+        help="where data_prep.py wrote the data of the runs (default: data and data/quick)",
+    )
+    command.add_argument(
+        "--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=f"only some of {', '.join(KINDS)}"
+    )
+    command.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    for command in commands.choices.values():
+        command.add_argument(
+            "--figures", type=Path, default=Path("figures"), help="where to put them (default %(default)s)"
+        )
+        command.add_argument("--pdf", action="store_true", help="also as PDF, for print")
+        command.add_argument("--animate", action="store_true", help="also as GIF, what is shown over time or strength")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # the imports below take seconds: for help or a mistyped flag nobody need wait for them
+
 import csv
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -561,8 +601,6 @@ def draw_learning(runs):
 
 # ---------------------------------------------------------------- commands
 
-KINDS = "errors", "learning", "original", "transformed", "spectra", "sweeps"
-
 
 def draw_runs(args):
     """The command ``runs``."""
@@ -639,45 +677,13 @@ def announce(*paths):
         tqdm.write(f"wrote {path}")  # not through the bar
 
 
-def parse_args(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(title="commands", required=True)
-    command = commands.add_parser("convection", help="numbers and pictures of convection")
-    command.add_argument(
-        "raw",
-        nargs="+",
-        type=Path,
-        help="what data_prep.py rbc --simulate left behind, such as data/rbc_small.npy; numbers only of any other "
-        ".npy or .pt array (T, C, H, W)",
-    )
-    command.set_defaults(draw=lambda args: announce(*convection.draw(args.raw, args.figures, args.pdf, args.animate)))
-    command = commands.add_parser("runs", help="what trained nets forecast")
-    command.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
-    command.add_argument(
-        "--data_dir",
-        nargs="+",
-        type=Path,
-        default=[Path("data"), Path("data/quick")],
-        help="where data_prep.py wrote the data of the runs (default: data and data/quick)",
-    )
-    command.add_argument(
-        "--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=f"only some of {', '.join(KINDS)}"
-    )
-    command.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    command.set_defaults(draw=draw_runs)
-    for command in commands.choices.values():
-        command.add_argument(
-            "--figures", type=Path, default=Path("figures"), help="where to put them (default %(default)s)"
-        )
-        command.add_argument("--pdf", action="store_true", help="also as PDF, for print")
-        command.add_argument("--animate", action="store_true", help="also as GIF, what is shown over time or strength")
-    return parser.parse_args(argv)
-
-
 def main(argv=None):
     args = parse_args(argv)
     with rc_context(STYLE):
-        args.draw(args)
+        if args.command == "runs":
+            draw_runs(args)
+        else:
+            announce(*convection.draw(args.raw, args.figures, args.pdf, args.animate))
 
 
 if __name__ == "__main__":

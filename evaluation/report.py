@@ -15,6 +15,46 @@ Runs that differ in the seed only are one row, mean +- sample standard deviation
 """
 
 import argparse
+from pathlib import Path
+
+
+def parser_of_results(**options):
+    """The arguments that a marker in the README may have, too."""
+    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    parser.add_argument("results", type=Path, nargs="*", help="folders that hold runs")
+    subject = parser.add_mutually_exclusive_group()
+    for name, words in {
+        "verdicts": "judge the paper's claims instead (evaluation/claims.py)",
+        "rmse": "the RMSE tables alone",
+        "measures": "measures of other benchmarks instead (docs/measures.md)",
+        "rates": "validation by learning rate instead",
+        "factors": "compare scale nets with plain nets by upscaling factor, and by frame, instead",
+    }.items():
+        subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)
+    parser.add_argument("--match", default="", metavar="REGEX", help="only rows whose data set and label it matches")
+    parser.set_defaults(subject="scores")
+    return parser
+
+
+def parse_args(argv=None):
+    parser = parser_of_results(description=__doc__)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_const", dest="form", const="markdown", default="text")
+    form.add_argument("--csv", action="store_const", dest="form", const="csv", help="one line per number")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="draw skill by upscaling factor, errors by number of samples, how far relaxed nets leave their symmetry",
+    )
+    parser.add_argument("--collect", type=Path, metavar="FOLDER", help="copy the runs' config, log and metrics there")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the reports between a file's markers again")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # the imports below take seconds: for help or a mistyped flag nobody need wait for them
+
 import csv
 import io
 import re
@@ -22,7 +62,6 @@ import shlex
 import statistics
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from evaluation.claims import verdicts
 from evaluation.measures import BANDS
@@ -484,41 +523,8 @@ def with_reports(text, root):
     return result
 
 
-# ---------------------------------------------------------------- the command line
-
-
-def parser_of_results(**options):
-    """The arguments that a marker in the README may have, too."""
-    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-    parser.add_argument("results", type=Path, nargs="*", help="folders that hold runs")
-    subject = parser.add_mutually_exclusive_group()
-    for name, words in {
-        "verdicts": "judge the paper's claims instead (evaluation/claims.py)",
-        "rmse": "the RMSE tables alone",
-        "measures": "measures of other benchmarks instead (docs/measures.md)",
-        "rates": "validation by learning rate instead",
-        "factors": "compare scale nets with plain nets by upscaling factor, and by frame, instead",
-    }.items():
-        subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)
-    parser.add_argument("--match", default="", metavar="REGEX", help="only rows whose data set and label it matches")
-    parser.set_defaults(subject="scores")
-    return parser
-
-
 def main(argv=None):
-    parser = parser_of_results(description=__doc__)
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_const", dest="form", const="markdown", default="text")
-    form.add_argument("--csv", action="store_const", dest="form", const="csv", help="one line per number")
-    parser.add_argument(
-        "--figures",
-        type=Path,
-        metavar="DIR",
-        help="draw skill by upscaling factor, errors by number of samples, how far relaxed nets leave their symmetry",
-    )
-    parser.add_argument("--collect", type=Path, metavar="FOLDER", help="copy the runs' config, log and metrics there")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the reports between a file's markers again")
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     if args.readme is not None:
         folder = args.readme.resolve().parent
         text = with_reports(args.readme.read_text(), folder.parent if folder.name == "docs" else folder)

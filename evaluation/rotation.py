@@ -10,6 +10,21 @@ that are turned in theory, not on the grid. The spline by which f(x) is turned h
 import argparse
 import sys
 
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--architecture", nargs="+", help="(default: all that layers of rotation make)")
+    add("--angle", type=float, nargs="+", default=[90, 45, 22.5, 15], help="in degrees (default 90 45 22.5 15)")
+    add("--width", type=float, default=0.125, help="factor on every hidden width (default 0.125)")
+    add("--kernel_size", type=int, default=3, help="odd side of the kernels (default 3)")
+    add("--seeds", type=int, default=3, help="nets and flows to average over (default 3)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # the imports below take seconds: for help or a mistyped flag nobody need wait for them
+
 import numpy as np
 import scipy.ndimage
 import torch
@@ -73,18 +88,11 @@ def rotation_error(model, angle, seed=0, size=64):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--architecture", nargs="+", default=list(SKELETONS))
-    add("--angle", type=float, nargs="+", default=[90, 45, 22.5, 15], help="in degrees (default 90 45 22.5 15)")
-    add("--width", type=float, default=0.125, help="factor on every hidden width (default 0.125)")
-    add("--kernel_size", type=int, default=3, help="odd side of the kernels (default 3)")
-    add("--seeds", type=int, default=3, help="nets and flows to average over (default 3)")
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     if args.seeds < 1:
         raise InputError(f"--seeds must be positive, got {args.seeds}")
     print(f"{'degrees':15}" + "".join(f"{angle:8g}" for angle in args.angle))
-    for architecture in args.architecture:
+    for architecture in args.architecture or SKELETONS:
         for name, (symmetry, options) in NETS.items():
             errors = np.zeros(len(args.angle))
             for seed in range(args.seeds):

@@ -20,6 +20,30 @@ thousand and of a million windows, and compared with the shortest training step.
 """
 
 import argparse
+from pathlib import Path
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--architecture", nargs="+", help="(default: all but FNO)")
+    add("--symmetry", nargs="+", help="(default: all)")
+    add("--batch", type=int, nargs="+", default=[2])
+    add("--width", type=float, default=1.0)
+    add("--repeats", type=int, default=3)
+    add("--alone", action="store_true", help="without the naive, expanded and relaxed nets beside ours")
+    add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    add("--amp", action="store_true", help="bfloat16 in the nets")
+    add("--channels_last", action="store_true", help="channels are the innermost axis of the weights and features")
+    add("--compile", action="store_true", help="torch.compile; what cannot be compiled runs as it is")
+    add("--checkpoint", action="store_true", help="compute roll-out steps again in the backward pass, to save memory")
+    add("--json", type=Path, metavar="FILE", help="also write all numbers, in units of one, to a JSON file")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # the imports below take seconds: for help or a mistyped flag nobody need wait for them
+
 import multiprocessing
 import platform
 import statistics
@@ -28,7 +52,6 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -442,25 +465,11 @@ def show_loader(loader, batch, rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--architecture", nargs="+", default=list(SKELETONS))
-    add("--symmetry", nargs="+", default=list(SYMMETRIES))
-    add("--batch", type=int, nargs="+", default=[2])
-    add("--width", type=float, default=1.0)
-    add("--repeats", type=int, default=3)
-    add("--alone", action="store_true", help="without the naive, expanded and relaxed nets beside ours")
-    add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    add("--amp", action="store_true", help="bfloat16 in the nets")
-    add("--channels_last", action="store_true", help="channels are the innermost axis of the weights and features")
-    add("--compile", action="store_true", help="torch.compile; what cannot be compiled runs as it is")
-    add("--checkpoint", action="store_true", help="compute roll-out steps again in the backward pass, to save memory")
-    add("--json", type=Path, metavar="FILE", help="also write all numbers, in units of one, to a JSON file")
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     args.device = choose_device(args.device)
     try:
-        architectures = [match(name, SKELETONS, "architecture") for name in args.architecture]
-        symmetries = [match(name, SYMMETRIES, "symmetry") for name in args.symmetry]
+        architectures = [match(name, SKELETONS, "architecture") for name in args.architecture or SKELETONS]
+        symmetries = [match(name, SYMMETRIES, "symmetry") for name in args.symmetry or SYMMETRIES]
     except ValueError as error:
         raise InputError(error) from None
     if min(args.batch) < 1 or args.repeats < 1 or not args.width > 0:

@@ -7,6 +7,18 @@ import re
 from models.fields import SIZES
 
 DATASETS = ("RBC", "Ocean")  # of the paper; any other name is that of a folder
+SIMULATIONS = ("tiny", "small", "medium", "paper")  # of convection
+CHANGES = {  # what may be changed of a preset
+    "ra": (float, "Rayleigh number"),
+    "pr": (float, "Prandtl number"),
+    "nz": (int, "rows of the grid"),
+    "nx": (int, "columns of the grid"),
+    "frames": (int, "frames to store"),
+    "interval": (float, "free-fall times between frames"),
+}
+TEST_UNITS = ("free_fall", "cell")  # of convection at another Rayleigh number
+PLUMES = ("translation", "rotation", "scale", "levels")  # sets of them
+HISTORY, LEVEL_HISTORY = 12, 3  # of plumes: frames before the first forecast, two more than the release's nets read
 
 
 def whole(least):
@@ -49,6 +61,11 @@ def degrees(word):
         if abs(float(word)) <= 360:
             return float(word)
     raise argparse.ArgumentTypeError(f"{word!r} is not an angle in degrees, -360 to 360")
+
+
+def degrees_east(west, east):
+    """Degrees from west to east, a whole turn where they are the same meridian."""
+    return (east - west) % 360 or 360
 
 
 def variables(word):

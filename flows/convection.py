@@ -4,23 +4,12 @@ import dataclasses
 import math
 from pathlib import Path
 
+from flows.arguments import CHANGES
 from flows.arrays import array_source, load_array
 from simulation.rayleigh_benard import PRESETS, rows_needed, simulate, temperature_file
 from utils import choose_device
 
-# The 20 frames of "tiny" hold no window of the default length.
-SIMULATIONS = {**PRESETS, "tiny": dataclasses.replace(PRESETS["tiny"], frames=200)}
-CHANGES = {  # what may be changed of a preset
-    "ra": (float, "Rayleigh number"),
-    "pr": (float, "Prandtl number"),
-    "nz": (int, "rows of the grid"),
-    "nx": (int, "columns of the grid"),
-    "frames": (int, "frames to store"),
-    "interval": (float, "free-fall times between frames"),
-}
-
-
-UNITS = ("free_fall", "cell")  # of a flow of another Rayleigh number
+SETTINGS = {**PRESETS, "tiny": dataclasses.replace(PRESETS["tiny"], frames=200)}  # 20 hold no window of the default
 
 
 def convection_sources(args):
@@ -39,7 +28,12 @@ def convection_sources(args):
 def simulation(args):
     """The Settings of a simulation."""
     changes = {name: getattr(args, name) for name in CHANGES if getattr(args, name) is not None}
-    return dataclasses.replace(SIMULATIONS[args.simulate], seed=args.seed, **changes)
+    return dataclasses.replace(SETTINGS[args.simulate], seed=args.seed, **changes)
+
+
+def tile_of(args):
+    """Side of a tile of a simulation: the one asked for or, at most 64, its rows."""
+    return args.tile or min(64, -(-simulation(args).stored_shape[2] // args.stride))
 
 
 def other_simulation(args, settings):

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from flows.arguments import degrees_east
 from utils import InputError
 
 try:
@@ -113,11 +114,6 @@ def ascending(coordinate):
         raise InputError(f"{coordinate.name} is not monotonic; sort the grid first")
     order = slice(None, None, -1 if np.any(steps < 0) else 1)
     return values[order], order
-
-
-def degrees_east(west, east):
-    """Degrees from west to east, a whole turn where they are the same meridian."""
-    return (east - west) % 360 or 360
 
 
 def between(low, high, values, order):

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from flows.arguments import PLUMES
 from flows.source import grid_source
 from flows.store import allocate, checksum
 from simulation.smoke import BOX, levels, rotation, scale, simulate, translation
 from utils import choose_device, replacing
 
-SETS = {"translation": translation, "rotation": rotation, "scale": scale, "levels": levels}
-# first frames of the windows of each split, and frames before the first forecast: two more than the release's nets read
+SETS = dict(zip(PLUMES, (translation, rotation, scale, levels), strict=True))
+# first frames of the windows of each split
 STARTS = {"train": (0, 160), "valid": (160, 200), "test": (200, 250), "domain": (0, 100)}
 LEVEL_STARTS = {"train": (0, 30), "valid": (30, 40), "test": (40, 50)}
-HISTORY, LEVEL_HISTORY = 12, 3
 
 
 def plume_sources(args):

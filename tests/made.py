@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 import run_model
+from evaluation.flags import parse_args
 from models import SYMMETRIES
 
 
@@ -26,7 +27,7 @@ def write_run(results, scores, data="a", persistence=1.0, seconds=(3.0, 1.0, 2.0
     metrics |= {name: changes.pop(name) for name in list(changes) if name in metrics}
     metrics["scores"] = {name: {"rmse": rmse, "ese": ese} for name, (rmse, ese) in scores.items()}
     flags = [f"--{name}={value}" for name, value in {"num_epoch": 3, "device": "cpu", **changes}.items()]
-    args = run_model.parse_args(flags)
+    args = parse_args(flags)
     args.results, args.device = Path(results), torch.device(args.device)
     folder, config, _ = run_model.find_run(
         args, {"id": data, "fields": ["vector"], "mean": [0.0], "std": [1.0], "units": None}

@@ -22,12 +22,14 @@ from prepared import digest, prepare, read_meta, read_windows, refused, vortices
 
 import data_prep
 from flows import store
+from flows.arguments import SIMULATIONS
 from flows.arrays import array_source
-from flows.convection import other_simulation
+from flows.convection import SETTINGS, other_simulation, simulation, tile_of
+from flows.flags import COMMANDS, parse_args
 from flows.splits import first_windows, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
-from simulation.rayleigh_benard import PRESETS, temperature_file
+from simulation.rayleigh_benard import temperature_file
 from utils import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -268,7 +270,7 @@ def test_splits_share_the_frames_that_are_said(name, flags, shared, tmp_path, ca
     ],
 )
 def test_protocol_of_ocean_files(files, gap):
-    assert data_prep.parse_args(["ocean", *files.split()]).gap == gap
+    assert parse_args(["ocean", *files.split()]).gap == gap
 
 
 # ---------------------------------------------------------------- orientation, group elements, summary
@@ -374,7 +376,7 @@ def test_summary(prepared, raw, tmp_path, capsys):
 # ---------------------------------------------------------------- commands
 
 
-@pytest.mark.parametrize("command", data_prep.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command, capsys):
     assert prepare(command, "--help") == 0
     assert "--data_dir DATA_DIR" in capsys.readouterr().out
@@ -423,12 +425,16 @@ def test_without_netcdf4(tmp_path, monkeypatch, capsys):
     assert "need the package netCDF4; pip install" in refused(capsys, tmp_path, "ocean", "--train", tmp_path / "a.nc")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+def test_what_flags_know_of_simulations():
+    assert tuple(SETTINGS) == SIMULATIONS
+
+
+@pytest.mark.parametrize("preset", SIMULATIONS)
 def test_presets_make_windows_by_default(preset):
     """Tiles fit the grid and the frames hold all three splits."""
-    args = data_prep.parse_args(["rbc", "--simulate", preset])
-    frames = np.broadcast_to(np.float32(0), data_prep.simulation(args).stored_shape)
-    flow = array_source([frames], preset, args.stride, args.tile)
+    args = parse_args(["rbc", "--simulate", preset])
+    frames = np.broadcast_to(np.float32(0), simulation(args).stored_shape)
+    flow = array_source([frames], preset, args.stride, tile_of(args))
     splits = plan_splits(flow.segments, flow.tiles, args.history + args.horizon, args.gap, args.splits)
     assert min(split.count for split in splits.values()) >= 20
     assert shared_frames(splits) == {}
@@ -476,8 +482,8 @@ def test_a_flow_of_another_rayleigh_number(tmp_path, units, faster):
 
 def test_a_finer_grid_where_the_rayleigh_number_wants_it():
     """As many points are stored."""
-    args = data_prep.parse_args(["rbc", "--simulate", "small", "--test_ra", "1e8"])
-    settings = data_prep.simulation(args)
+    args = parse_args(["rbc", "--simulate", "small", "--test_ra", "1e8"])
+    settings = simulation(args)
     other, faster = other_simulation(args, settings)
     assert (other.nz, other.nx, other.store_every, faster) == (128, 896, 2, 1)
     assert other.stored_shape[1:] == settings.stored_shape[1:]

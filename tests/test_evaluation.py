@@ -9,16 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import (
+from evaluation.equivariance import equivariance_error
+from evaluation.rmse import rmse
+from evaluation.score import Remembered, TestSet
+from evaluation.spectrum import (
     energy_spectrum,
     energy_spectrum_error,
-    equivariance_error,
+    kinetic_energy,
     log_spectrum,
-    rmse,
+    rings,
     spectrum_error,
+    velocity_spectrum,
 )
-from evaluation.score import Remembered, TestSet
-from evaluation.spectrum import kinetic_energy, rings, velocity_spectrum
 from models import SYMMETRIES
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden" / "spectrum_released.npz"

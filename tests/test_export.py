@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import run_model
+from evaluation.flags import parse_args
 from models import SKELETONS, SYMMETRIES
 from utils import exit_code, save_checkpoint
 
@@ -20,7 +21,7 @@ def finished(tmp_path):
     def make(architecture, symmetry, frame="", variant=""):
         flags = f"--architecture={architecture} --symmetry={symmetry} --frame={frame} --input_length=4 --width=0.03"
         flags += f" --variant={variant}"
-        args = run_model.parse_args(f"{flags} --rotation_order=4 --num_scales=2 --scale_interaction=1".split())
+        args = parse_args(f"{flags} --rotation_order=4 --num_scales=2 --scale_interaction=1".split())
         args.device, args.tile = torch.device("cpu"), [32, 48]
         meta = {"id": "a", "fields": ["vector"], "mean": [MEAN], "std": [STD], "units": None}
         args.results = tmp_path

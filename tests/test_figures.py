@@ -11,10 +11,11 @@ from matplotlib import rc_context
 from PIL import Image
 
 import run_model
-from evaluation import convection, figures, report, rmse, summary
+from evaluation import convection, figures, report, summary
 from evaluation.baselines import persistence
 from evaluation.convection import autocorrelation, rocking_period, roll_shares, spectrum_along_x, vorticity
 from evaluation.figures import SWEEPS, TEST_STEPS, main
+from evaluation.rmse import rmse
 from evaluation.runs import Group
 from evaluation.spectrum import power_law, velocity_spectrum
 from evaluation.style import COLOURS, LINES, STYLE, curves, labels, new_figure, save

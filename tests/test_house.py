@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import data_prep
+from flows import flags
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -17,8 +17,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # From the bottom up. A module may import those of lower floors, and those of its own as long as there is no circle.
 FLOORS = [
     "models",
-    "evaluation.rmse evaluation.spectrum evaluation.measures evaluation.equivariance evaluation.ablation "
-    "evaluation.__init__",
+    "evaluation.rmse evaluation.spectrum evaluation.measures evaluation.equivariance evaluation.ablation",
     "utils",
     "simulation",
     "flows",
@@ -116,7 +115,31 @@ def test_commands_of_data_prep_are_right():
         commands += re.findall(r"(?:^|`)python data_prep\.py ([^`#\n]+)", text, re.MULTILINE)
     assert len(commands) > 10
     for command in commands:
-        assert data_prep.parse_args(shlex.split(command)).command
+        assert flags.parse_args(shlex.split(command)).command
+
+
+def programs():
+    """Arguments of Python that start each program of the project, those with a ``__main__``."""
+    for name, path in modules().items():
+        if "__main__" in path.read_text():
+            yield [path.name] if path.parent == ROOT else ["-m", name]
+
+
+WRONG = ["rbc --raw x.pt --ra 1e6", "ocean --train x.nc --train_box 0 0 1 2", "smoke --set levels"]
+
+
+@pytest.mark.parametrize("command", [*programs(), *(["data_prep.py", *flags.split()] for flags in WRONG)], ids=" ".join)
+def test_flags_are_read_before_slow_imports(command):
+    """For help, or a mistyped flag, nobody waits for torch and the like, whatever the program needs later."""
+    for flag, code in ((["--help"], 0), (["--colour"], 2)) if len(command) < 3 else (([], 2),):
+        words = [sys.executable, "-X", "importtime", *command, *flag]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        lines = done.stderr.splitlines()
+        imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}
+        assert "argparse" in imported
+        assert not imported & {"torch", "numpy", "scipy", "matplotlib", "kornia", "netCDF4", "h5py", "tqdm"}
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
 
 
 def test_readme_python_runs():

@@ -17,6 +17,7 @@ from made import write_run
 
 import run_model
 from evaluation import report
+from evaluation.flags import parse_args
 from evaluation.runs import collect, group_runs, load_runs, missing_runs
 from models import SYMMETRIES
 from utils import InputError, exit_code
@@ -95,7 +96,7 @@ def test_other_settings_are_another_row(tmp_path, capsys, setting):
     write_run(tmp_path, same(0.3), symmetry="UM", seed=0)
     write_run(tmp_path, same(0.9), symmetry="UM", seed=1, **{name: value})
     _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
-    default = vars(run_model.parse_args(["--num_epoch=3"]))[name]
+    default = vars(parse_args(["--num_epoch=3"]))[name]
     usual = "" if name in ("width", "train_fraction") else f" {name} {default}"  # these are said where they are not 1
     assert {label: cells[:2] for label, cells in rows.items() if label != "persistence"} == {
         f"ResNet UM{usual}": ["1", "0.300*"],
@@ -341,7 +342,7 @@ def test_missing_runs(tmp_path, capsys):
     for command in commands:
         program, script, *flags = shlex.split(command)
         assert (program, script) == ("python", "run_model.py")
-        args = run_model.parse_args(flags)
+        args = parse_args(flags)
         found[args.architecture, args.symmetry, args.seed] = args
         assert (args.width, str(args.data_dir), args.results, args.num_epoch) == (0.25, "data/quick", tmp_path, 3)
     assert found.keys() == expected
@@ -358,7 +359,7 @@ def test_missing_runs_take_the_options_of_their_symmetry(tmp_path):
     commands = missing_runs(group_runs(load_runs(tmp_path)))
     assert len(commands) == 2
     for command in commands:
-        args = run_model.parse_args(shlex.split(command)[2:])
+        args = parse_args(shlex.split(command)[2:])
         own = args.symmetry == "Rot"
         assert (args.rotation_order, args.reflections, args.seed) == ((4, True, 1) if own else (8, False, 0))
 

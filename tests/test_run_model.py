@@ -17,6 +17,7 @@ import torch
 
 import data_prep
 import run_model
+from evaluation.flags import parse_args, run_name
 from evaluation.price import peak_memory
 from evaluation.runs import load_runs, locked
 from evaluation.score import TestSet, equivariance_of
@@ -148,7 +149,7 @@ def test_settings_get_folders_of_their_own(data_dir, tmp_path):
         ["--symmetry=Scale", "--variant=space"],
         ["--frame=UM"],
     )
-    assert len({run_model.run_name(run_model.parse_args(flags)) for flags in settings}) == len(settings)
+    assert len({run_name(parse_args(flags)) for flags in settings}) == len(settings)
     for flags in settings[:2]:
         assert run(data_dir, tmp_path, "--num_epoch=1", *flags) == 0
     assert len(list(tmp_path.iterdir())) == 2
@@ -423,7 +424,7 @@ def test_other_data_are_refused(data_dir, copied, tmp_path, capsys, change):
 
 def test_a_second_process_is_refused(data_dir, tmp_path, capsys):
     flags = [*QUICK, "--num_epoch", "1"]
-    folder = tmp_path / run_model.run_name(run_model.parse_args(flags))
+    folder = tmp_path / run_name(parse_args(flags))
     folder.mkdir()
     with locked(folder):
         assert run(data_dir, tmp_path, "--num_epoch", "1") == 2
@@ -496,11 +497,11 @@ RELEASE = """
 
 @pytest.mark.parametrize("line", RELEASE.strip().splitlines())
 def test_command_lines_of_the_release(line):
-    args = run_model.parse_args(line.split())
+    args = parse_args(line.split())
     for flag in line.split():
         name, value = flag.removeprefix("--").split("=")
         assert str(getattr(args, name)) == value
-    defaults = run_model.parse_args([])
+    defaults = parse_args([])
     assert (defaults.dataset, defaults.symmetry, defaults.architecture, defaults.output_length) == (
         "RBC",
         "UM",
@@ -515,7 +516,7 @@ def test_command_lines_of_run_sh():
     assert len(lines) >= 20
     for line in lines:
         flags = [word for word in line.split()[1:] if "$" not in word]
-        run_model.parse_args(flags)  # would exit on a flag that does not exist
+        parse_args(flags)  # would exit on a flag that does not exist
 
 
 def run_sh(*arguments, **environment):
@@ -541,8 +542,8 @@ def test_run_sh_lists_its_runs(tmp_path, mode):
     assert done.returncode == 0, done.stderr
     runs = [shlex.split(line) for line in done.stdout.splitlines()]
     assert all(words[:2] == [sys.executable, "run_model.py"] for words in runs)
-    args = [run_model.parse_args(words[2:]) for words in runs]
-    assert len({run_model.run_name(arg) for arg in args}) == len(args) >= 18
+    args = [parse_args(words[2:]) for words in runs]
+    assert len({run_name(arg) for arg in args}) == len(args) >= 18
     assert {arg.seed for arg in args} == {0, 7}
     # The small sweeps make their convection, but not currents.
     plumes = {"smoke_rotation", "smoke_scale", "smoke_translation", *(f"smoke_levels_{level}" for level in range(10))}

@@ -13,9 +13,9 @@ from torch import nn
 
 import data_prep
 import run_model
-from evaluation import equivariance_error
 from evaluation.ablation import VARIANTS
 from evaluation.baselines import persistence
+from evaluation.equivariance import equivariance_error
 from evaluation.score import TestSet, score
 from flows.windows import Windows
 from models import SKELETONS, SYMMETRIES, build_model

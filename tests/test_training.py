@@ -21,8 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import utils
-from evaluation import energy_spectrum_error, equivariance_error, rmse
+from evaluation.equivariance import equivariance_error
+from evaluation.rmse import rmse
 from evaluation.score import TestSet, score, validation_rmse
+from evaluation.spectrum import energy_spectrum_error
 from flows.store import load_meta
 from flows.windows import Windows
 from models import SYMMETRIES, build_model
