@@ -39,6 +39,7 @@ from evaluation.ablation import variant_of
 from evaluation.baselines import Climatology
 from evaluation.baselines import fit as baselines_of
 from evaluation.breaking import data_error
+from evaluation.compiled import compile_net
 from evaluation.export import export
 from evaluation.predict import predict
 from evaluation.price import available_memory, peak_memory, training_price
@@ -423,11 +424,8 @@ def main(argv=None):
     check_training(args, windows["train"])
     tests = test_sets(args, meta, windows)
     model = make_model(args, meta["fields"])
-    if args.compile and args.device.type == "cuda":
-        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
-        model.compile()
-    elif args.compile:
-        print("--compile is left aside: on a CPU it gains nothing")
+    if args.compile:
+        compile_net(model, args.device)
     if args.amp and bfloat16_is_slow(args.device):
         print("--amp will be slow: this CPU has no instructions for bfloat16, float32 is faster here")
 

@@ -33,6 +33,7 @@ if __name__ == "__main__":
 
 import torch
 
+from evaluation.compiled import compile_net
 from evaluation.equivariance import equivariance_error
 from evaluation.price import operations
 from evaluation.speed import FRAMES, Setting, peak_rates, seconds, training_step
@@ -73,7 +74,7 @@ def cell(net, setting):
         model, frames = replace(setting, compile=False).build(*net, ""), setting.random_frames()
         count = operations(training_step, model, frames, setting)  # warms up, too
         if setting.compile:
-            model.compile()
+            compile_net(model, setting.device)
             training_step(model, frames, setting)
         found = {"seconds": step_seconds(model, frames, setting), "operations": count}
         return {**found, "equivariance": own_error(model.eval(), net[1], frames[:4], setting)}
@@ -118,7 +119,6 @@ def main(argv=None):
         raise InputError("--batch and --width must be positive, --size multiples of 16")
     if args.json is not None and not args.json.parent.is_dir():
         raise InputError(f"--json {args.json}: there is no folder {args.json.parent}")
-    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
     settings = [Setting(batch, args.width, device, size=size) for size, batch in product(args.size, args.batch)]
     nets = [(architecture, symmetry) for architecture in ("Unet", "ConvNet", "ResNet") for symmetry in SYMMETRIES]
     cells, peaks = measure(settings, nets, args.minutes)

@@ -105,7 +105,7 @@ def parse_args(argv=None, usage=None, **of_run):
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--amp", action="store_true", help="bfloat16 in the nets; losses and measures stay in float32 and float64")
     add("--checkpoint", action="store_true", help="save memory: compute roll-out steps again in the backward pass")
-    add("--compile", action="store_true", help="torch.compile the model (CUDA only)")
+    add("--compile", action="store_true", help="compile the net; on a CPU this takes minutes and a C++ compiler")
     add("--num_workers", type=int, default=1, help="threads that read batches ahead (default 1)")
     add("--no_resume", action="store_true", help="remove what this run left behind and start over")
     add("--evaluate", type=Path, metavar="RUN", help="train nothing: score best.pt of this folder, whose net it builds")

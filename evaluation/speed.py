@@ -61,6 +61,7 @@ from torch.nn.functional import conv2d, leaky_relu, pad, unfold
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from evaluation.compiled import compile_net
 from evaluation.price import operations
 from evaluation.spectrum import energy_spectrum_error
 from flows.windows import Windows
@@ -219,7 +220,7 @@ class Setting:
                 if parameter.dim() == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         if self.compile:
-            model.compile()
+            compile_net(model, self.device)
         return model
 
     def roll_out(self, model, frames, steps):
@@ -480,8 +481,6 @@ def main(argv=None):
     set_precision(args.amp)
     if args.device.type == "cpu":
         keep_memory()
-    if args.compile:
-        torch._dynamo.config.suppress_errors = True
     flags = {name: getattr(args, name) for name in ("width", "device", "amp", "channels_last", "compile", "checkpoint")}
     where = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine()
     chosen = [name for name in ("channels_last", "compile", "checkpoint") if flags[name]]

@@ -1,0 +1,23 @@
+"""Nets that torch compiles: for a GPU with Triton, for a CPU with a C++ compiler."""
+
+import torch
+
+from utils import InputError
+
+NEEDED = {"cuda": "Triton", "cpu": "a C++ compiler, such as g++ or what the variable CXX names"}
+
+
+def compile_net(model, device):
+    """Have torch compile a net, in place, when it is called; what cannot be compiled runs as it is.
+
+    Raises:
+        InputError: nothing can be compiled here, which shows within seconds.
+    """
+    torch._dynamo.config.suppress_errors = False
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
+    except Exception:  # of many kinds, with pages of text
+        raise InputError(f"--compile: torch cannot compile here; it needs {NEEDED[device.type]}") from None
+    torch._dynamo.config.suppress_errors = True
+    # On a CPU the gradient of replicated borders has other strides than torch expects where it chose the layout.
+    model.compile(options={"layout_optimization": device.type == "cuda"})
