@@ -4,7 +4,6 @@ Layer counts and widths: Wang, Walters and Yu, ICLR 2021, appendix, and the code
 Walters and Yu, ICML 2022.
 """
 
-import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -311,10 +310,9 @@ def extend(maps, before, periodic, mode="constant", after=None):
 
 def wrap(maps, before, after, dim):
     """The last cells along an axis before the first and the first after the last, around a small grid several times."""
-    size, around = maps.shape[dim], maps
-    if max(before, after) > size:
-        around = torch.cat([maps] * math.ceil(max(before, after) / size), dim)
-    return torch.cat([around.narrow(dim, around.shape[dim] - before, before), maps, around.narrow(dim, 0, after)], dim)
+    ends = (torch.arange(*cells, device=maps.device) % maps.shape[dim] for cells in ((-before, 0), (after,)))
+    first, last = (maps.index_select(dim, cells) for cells in ends)
+    return torch.cat([first, maps, last], dim)
 
 
 class RepeatedPixelKernel(nn.Module):
