@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 from flows.arguments import DATASETS
-from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, match
+from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, PADDINGS, match
 
 # ---------------------------------------------------------------- the flags
 
@@ -100,6 +100,12 @@ def parse_args(argv=None, **of_run):
         "(default 0)",
     )
     add("--frame", default="", help=f"symmetries to take out before the net and put back after: {', '.join(FRAMES)}")
+    add(
+        "--padding",
+        default="",
+        help="circular: continue frames periodically along the axes that the data have as periodic (default: the net's "
+        "own border everywhere)",
+    )
     add("--augment", default="", help="train on random transforms: UM, Mag or Rot, several as UM,Mag, or all")
     for symmetry, options in OPTIONS.items():
         for field in dataclasses.fields(options):
@@ -194,6 +200,7 @@ def check_args(args):
     relaxed = "" if args.relaxed is None else args.deviation
     # refuses what it cannot build
     dataclasses.replace(options, relaxed=relaxed, **{name: getattr(args, name) for name in options.options()})
+    args.padding = args.padding and match(args.padding, PADDINGS, "padding")
     args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
     transforms = [name for name in OPTIONS if name != "None" and OPTIONS[name].keeps_shape]
     if "scale" in str(args.augment).lower().split(","):
@@ -241,6 +248,8 @@ def run_name(args):
         name += "_frame" + "+".join(args.frame)
     if args.variant:
         name += f"_{args.variant}"
+    if args.padding:
+        name += f"_{args.padding}"
     if args.relaxed is not None:
         name += f"_relaxed{args.relaxed:g}" + f"_{args.deviation}" * (args.deviation != DEVIATIONS[0])
     if args.penalty:
@@ -315,7 +324,7 @@ def take_net_from_run(argv, folder):
     config = check_run(folder)
     net = {name: config[name] for name in (*NET, *OPTIONS[config["symmetry"]].options())}
     args = parse_args(argv, **net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
-    args.tile = config.get("tile")
+    args.tile, args.periodic = config.get("tile"), config.get("periodic")
     for name, value in net.items():
         if getattr(args, name) != value:
             raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
@@ -371,6 +380,12 @@ def check_data(args, meta):
         raise InputError(
             f"{args.architecture} needs tiles whose sides are multiples of {multiple}, the data have {height} x {width}"
         )
+    axes = meta.get("periodic", [])
+    if args.padding and not axes:
+        data = data_folder(args.data_dir, args.dataset)
+        raise InputError(f"--padding {args.padding}: the tiles of {data} are not periodic")
+    if args.padding and len(axes) == 1 and "Rot" in args.augment:
+        raise InputError(f"--augment Rot: turned frames are periodic along another axis than {axes[0]}")
 
 
 def check_training(args, windows):
@@ -384,6 +399,7 @@ def check_training(args, windows):
 
 # What makes the net, beside the options of its symmetry.
 NET = ("architecture", "symmetry", "kernel_size", "input_length", "width", "frame", "variant", "relaxed", "deviation")
+NET += ("padding",)
 
 
 def find_run(args, meta):
@@ -576,6 +592,9 @@ def evaluate(args):
     check_data(args, meta)
     if tile_of(vars(args)) not in (None, meta["tile"]):
         raise InputError(f"{args.evaluate} reads frames of {args.tile} points alone, {data} has {meta['tile']}")
+    if args.padding and set(args.periodic) != set(meta["periodic"]):
+        there, here = (" and ".join(axes) for axes in (args.periodic, meta["periodic"]))
+        raise InputError(f"{args.evaluate} continues frames along {there}, the tiles of {data} are periodic in {here}")
     trained_on = read_config(args.evaluate).get("fields", ["vector"])
     if meta["fields"] != trained_on:
         raise InputError(
@@ -621,7 +640,7 @@ def main(argv=None):
     data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
     check_data(args, meta)
-    args.tile = meta["tile"]
+    args.tile, args.periodic = meta["tile"], meta.get("periodic", [])
     folder, config, metrics = find_run(args, meta)
     if metrics is not None:
         print(f"{folder} is finished; --no_resume runs it again")

@@ -65,6 +65,7 @@ TERMS = (
     "valid_length",
     "train_fraction",
     "scale_windows",
+    "padding",
     "amp",
 )
 HOLDS, FAILS, OPEN = "holds", "fails", "open"

@@ -10,6 +10,7 @@ NETS = ("ResNet", "Unet", "ConvNet", "FNO")  # the architectures
 FRAMES = ("UM", "Mag", "Rot")  # symmetries that any net can be given by a frame of reference, in this order
 DEVIATIONS = ("gains", "free")  # how layers may leave their symmetry
 AXES = ("x", "y")  # of a grid: along a row, along a column
+PADDINGS = ("circular",)  # beside the layers' own
 
 
 def match(name, names, what):

@@ -1,16 +1,24 @@
 """Periodic frames: exact shifts, the same forecast as of a flow repeated beside itself, and no symmetry lost."""
 
 import itertools
+import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
+from prepared import prepare, read_meta
 from torch import nn
 from torch.nn.functional import pad
 
+import run_model
 from evaluation.ablation import variant_of
+from evaluation.runs import net_of, read_config
+from flows.store import identity
 from models import SKELETONS, SYMMETRIES, build_model
 from models.backbone import deviations, extend
 from models.options import DEVIATIONS
+from utils import exit_code, load_checkpoint
 
 EXACT, BROKEN = 1e-10, 1e-6
 BOTH = ("x", "y")
@@ -205,3 +213,148 @@ def test_an_fno_is_periodic_as_it_is():
     x = flow(16, 32).float()
     with torch.no_grad():
         assert torch.equal(net(x), other(x))
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.fixture(scope="module")
+def heat(tmp_path_factory):
+    """Makes a folder with heat in a box of 16 x 16 points, which says that these axes are periodic."""
+    folder = tmp_path_factory.mktemp("heat")
+    flags = "heat --points 16 --history 2 --horizon 10"
+    assert prepare(*flags.split(), "--data_dir", folder / "yx") == 0
+
+    def make(axes):
+        copy = folder / (axes or "none")
+        if not copy.exists():
+            shutil.copytree(folder / "yx", copy)
+            meta = read_meta(copy / "heat") | {"periodic": list(axes)}
+            if not axes:
+                del meta["periodic"]
+            (copy / "heat" / "meta.json").write_text(json.dumps(meta | {"id": identity(meta)}))
+        return copy
+
+    return make
+
+
+QUICK = "--dataset heat --architecture ConvNet --symmetry None --input_length 2 --output_length 1 --batch_size 8"
+QUICK += " --width 0.03 --num_epoch 1 --train_fraction 0.05 --test_sets UM --device cpu"
+
+
+def run(data, results, *flags):
+    command = [*QUICK.split(), "--data_dir", data, "--results", results, *flags]
+    return exit_code(lambda: run_model.main(list(map(str, command))))
+
+
+def command(*flags):
+    return exit_code(lambda: run_model.main(list(map(str, flags))))
+
+
+@pytest.fixture(scope="module")
+def finished(heat, tmp_path_factory):
+    """The folders of a run with periodic frames and of one without."""
+    results = tmp_path_factory.mktemp("finished")
+    for flags in (["--padding=circular"], []):
+        assert run(heat("yx"), results, *flags) == 0
+    circular, plain = sorted(results.iterdir(), key=lambda folder: "circular" not in folder.name)
+    return circular, plain
+
+
+def test_a_run_says_what_is_periodic(finished, heat, capsys):
+    circular, plain = finished
+    assert circular.name == plain.name.replace("_train", "_circular_train")
+    assert (read_config(circular)["padding"], read_config(circular)["periodic"]) == ("circular", ["y", "x"])
+    assert read_config(plain)["padding"] == ""
+    assert run(heat("yx"), circular.parent, "--padding=CIRCULAR") == 0
+    assert f"{circular} is finished" in capsys.readouterr().out
+
+
+def test_its_forecasts_shift_with_the_frames(finished, tmp_path):
+    """Those of the command line: of its weights on frames of one's own, on another grid."""
+    frames = np.random.default_rng(0).normal(size=(2, 1, 24, 40)).astype(np.float32)
+    np.save(tmp_path / "still.npy", frames)
+    np.save(tmp_path / "moved.npy", np.roll(frames, (7, -9), (2, 3)))
+    errors = []
+    for number, folder in enumerate(finished):
+        forecasts = []
+        for name in ("still", "moved"):
+            output = tmp_path / f"{name}{number}.npy"
+            files = f"--frames={tmp_path / name}.npy", f"--output={output}"
+            assert command(f"--predict={folder}", *files, "--steps=3", "--device=cpu") == 0
+            forecasts.append(np.load(output))
+        still, moved = forecasts
+        errors.append(np.abs(moved - np.roll(still, (7, -9), (2, 3))).max() / np.abs(still).max())
+    assert errors[0] < 1e-5 < 1e-3 < errors[1]
+
+
+def test_an_exported_net_is_periodic(finished, tmp_path):
+    circular, _ = finished
+    assert command(f"--predict={circular}", f"--export={tmp_path / 'net.pt2'}") == 0
+    net, frames = torch.export.load(tmp_path / "net.pt2").module(), torch.randn(2, 2, 1, 24, 40)
+    shifts = (7, -9), (-2, -1)
+    with torch.no_grad():
+        torch.testing.assert_close(net(frames.roll(*shifts)), net(frames).roll(*shifts))
+
+
+def test_scores_again(finished, heat, tmp_path, capsys):
+    circular, plain = finished
+    scores = tmp_path / "scores.json"
+    assert command(f"--evaluate={circular}", f"--data_dir={heat('yx')}", f"--output={scores}", "--test_sets=UM") == 0
+    assert json.loads(scores.read_text())["scores"] == json.loads((circular / "metrics.json").read_text())["scores"]
+    capsys.readouterr()
+    for folder, axes, flags, message in (
+        (circular, "x", [], "continues frames along y and x, the tiles of {} are periodic in x"),
+        (circular, "", [], "--padding circular: the tiles of {} are not periodic"),
+        (plain, "yx", ["--padding=circular"], "has padding ; --evaluate cannot change it to circular"),
+    ):
+        assert command(f"--evaluate={folder}", f"--data_dir={heat(axes)}", *flags) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message.format(heat(axes) / "heat") in line
+
+
+@pytest.mark.parametrize(
+    ("axes", "flags", "message"),
+    [
+        ("", "", "error: --padding circular: the tiles of {} are not periodic"),
+        ("x", "--augment Rot", "error: --augment Rot: turned frames are periodic along another axis than x"),
+        ("x", "--frame Rot", "error: a quarter turn exchanges the axes: both may be periodic, not x alone"),
+        ("y", "--symmetry Rot", "error: a quarter turn exchanges the axes: both may be periodic, not y alone"),
+        ("y", "--architecture FNO", "error: FNO takes both axes as periodic, not y alone"),
+        ("yx", "--variant RConv", "error: RConv pads with zeros, it does not continue frames periodically"),
+        ("yx", "--symmetry Scale --variant release", "error: variant release blurs up to the border"),
+    ],
+)
+def test_refused_in_a_line(heat, tmp_path, capsys, axes, flags, message):
+    data = heat(axes)
+    assert run(data, tmp_path, "--padding=circular", *flags.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message.format(data / "heat"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_axis(heat, tmp_path):
+    assert run(heat("x"), tmp_path, "--padding=circular", "--symmetry=UM") == 0
+    (folder,) = tmp_path.iterdir()
+    net = net_of(read_config(folder), ["scalar"])
+    net.load_state_dict(load_checkpoint(folder / "best.pt", "cpu")["model"])
+    frames = torch.randn(1, 2, 1, 16, 16)
+    with torch.no_grad():
+        assert difference(net.eval()(frames.roll(5, -1)), net(frames).roll(5, -1)) < 1e-5
+        assert difference(net(frames.roll(5, -2)), net(frames).roll(5, -2)) > 1e-3
+
+
+def test_runs_from_before_there_was_the_setting(finished, heat, tmp_path, capsys):
+    """They had their own border: they load, are finished, and are no run with periodic frames."""
+    circular, plain = finished
+    old = tmp_path / plain.name
+    shutil.copytree(plain, old)
+    config = json.loads((old / "config.json").read_text())
+    (old / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in ("padding", "periodic")}))
+    assert read_config(old)["padding"] == ""
+    assert run(heat("yx"), tmp_path) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert command(f"--evaluate={old}", f"--data_dir={heat('yx')}", "--test_sets=UM") == 0
+    old.rename(tmp_path / circular.name)
+    assert run(heat("yx"), tmp_path, "--padding=circular") == 2
+    assert "holds a run with padding ;" in capsys.readouterr().err
