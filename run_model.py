@@ -84,7 +84,7 @@ def take_net_from_run(argv, folder):
     config = check_run(folder)
     net = {name: config[name] for name in (*NET, *OPTIONS[config["symmetry"]].options())}
     args = parse_args(argv, **net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
-    args.tile = config.get("tile")
+    args.tile, args.periodic = config.get("tile"), config.get("periodic")
     for name, value in net.items():
         if getattr(args, name) != value:
             raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
@@ -140,6 +140,12 @@ def check_data(args, meta):
         raise InputError(
             f"{args.architecture} needs tiles whose sides are multiples of {multiple}, the data have {height} x {width}"
         )
+    axes = meta.get("periodic", [])
+    if args.padding and not axes:
+        data = data_folder(args.data_dir, args.dataset)
+        raise InputError(f"--padding {args.padding}: the tiles of {data} are not periodic")
+    if args.padding and len(axes) == 1 and "Rot" in args.augment:
+        raise InputError(f"--augment Rot: turned frames are periodic along another axis than {axes[0]}")
 
 
 def check_training(args, windows):
@@ -153,6 +159,7 @@ def check_training(args, windows):
 
 # What makes the net, beside the options of its symmetry.
 NET = ("architecture", "symmetry", "kernel_size", "input_length", "width", "frame", "variant", "relaxed", "deviation")
+NET += ("padding",)
 
 
 def find_run(args, meta):
@@ -345,6 +352,9 @@ def evaluate(args):
     check_data(args, meta)
     if tile_of(vars(args)) not in (None, meta["tile"]):
         raise InputError(f"{args.evaluate} reads frames of {args.tile} points alone, {data} has {meta['tile']}")
+    if args.padding and set(args.periodic) != set(meta["periodic"]):
+        there, here = (" and ".join(axes) for axes in (args.periodic, meta["periodic"]))
+        raise InputError(f"{args.evaluate} continues frames along {there}, the tiles of {data} are periodic in {here}")
     trained_on = read_config(args.evaluate).get("fields", ["vector"])
     if meta["fields"] != trained_on:
         raise InputError(
@@ -412,7 +422,7 @@ def main(argv=None):
     data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
     check_data(args, meta)
-    args.tile = meta["tile"]
+    args.tile, args.periodic = meta["tile"], meta.get("periodic", [])
     folder, config, metrics = find_run(args, meta)
     if metrics is not None:
         print(f"{folder} is finished; --no_resume runs it again")

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 
 from models import SYMMETRIES
 from models.approximate import PUBLISHED
-from models.backbone import RepeatedPixelKernel, shuffle_pixels
+from models.backbone import RepeatedPixelKernel, extend, shuffle_pixels
 from models.fields import Features
 from models.magnitude import Magnitude
 from models.scale import Lifting, Projection, Scale
@@ -44,7 +44,7 @@ class Replicated(Translation):
     def upsampling(self, reads, writes):
         conv = nn.Conv2d(reads.channels, writes.channels, 4)
         parametrize.register_parametrization(conv, "weight", RepeatedPixelKernel(), unsafe=True)
-        return RepeatedPixels(conv)
+        return RepeatedPixels(conv, self.periodic)
 
 
 def replicate(module):
@@ -58,13 +58,13 @@ def replicate(module):
 class RepeatedPixels(nn.Module):
     """A 4 x 4 convolution on pixels repeated twice, at the low resolution, and ReLU."""
 
-    def __init__(self, conv):
+    def __init__(self, conv, periodic):
         super().__init__()
-        self.conv = conv
+        self.conv, self.periodic = conv, periodic
 
     def forward(self, x):
-        padded = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
-        y = nn.functional.conv2d(padded, self.conv.weight, self.conv.bias.repeat_interleave(4))
+        extended = extend(x, 1, self.periodic, "replicate")
+        y = nn.functional.conv2d(extended, self.conv.weight, self.conv.bias.repeat_interleave(4))
         return shuffle_pixels(y).relu_()
 
 
@@ -105,7 +105,7 @@ class FreeMagnitude(FreeMotion):
         return block
 
     def upsampling(self, reads, writes):
-        return free(WithoutMean(reads.channels, writes.channels, self.moving))
+        return free(WithoutMean(reads.channels, writes.channels, self.moving, periodic=self.periodic))
 
 
 class WithoutMean(UniformMotionUpsampling):
@@ -185,6 +185,8 @@ class Release(Scale):
     """The release's lifting: all frames as channels, blurred."""
 
     def lift(self, input_length):
+        if self.periodic:
+            raise ValueError("variant release blurs up to the border, it does not continue frames periodically")
         return BlurredLifting(self.sigmas), Features("hidden", self.components * input_length)
 
 

@@ -69,6 +69,7 @@ TERMS = (
     "valid_length",
     "train_fraction",
     "scale_windows",
+    "padding",
     "amp",
 )
 HOLDS, FAILS, OPEN = "holds", "fails", "open"

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from flows.arguments import DATASETS
-from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, match
+from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, PADDINGS, match
 
 TEST_SETS = ("domain", *(name for name in OPTIONS if name != "None"))  # beside "test"
 
@@ -76,6 +76,12 @@ def parse_args(argv=None, usage=None, **of_run):
         "(default 0)",
     )
     add("--frame", default="", help=f"symmetries to take out before the net and put back after: {', '.join(FRAMES)}")
+    add(
+        "--padding",
+        default="",
+        help="circular: continue frames periodically along the axes that the data have as periodic (default: the net's "
+        "own border everywhere)",
+    )
     add("--augment", default="", help="train on random transforms: UM, Mag or Rot, several as UM,Mag, or all")
     for symmetry, options in OPTIONS.items():
         for field in dataclasses.fields(options):
@@ -178,6 +184,7 @@ def check_args(args):
     relaxed = "" if args.relaxed is None else args.deviation
     # refuses what it cannot build
     dataclasses.replace(options, relaxed=relaxed, **{name: getattr(args, name) for name in options.options()})
+    args.padding = args.padding and match(args.padding, PADDINGS, "padding")
     args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
     transforms = [name for name in OPTIONS if name != "None" and OPTIONS[name].keeps_shape]
     if "scale" in str(args.augment).lower().split(","):
@@ -225,6 +232,8 @@ def run_name(args):
         name += "_frame" + "+".join(args.frame)
     if args.variant:
         name += f"_{args.variant}"
+    if args.padding:
+        name += f"_{args.padding}"
     if args.relaxed is not None:
         name += f"_relaxed{args.relaxed:g}" + f"_{args.deviation}" * (args.deviation != DEVIATIONS[0])
     if args.penalty:

@@ -19,11 +19,12 @@ from utils import InputError, replacing, write_json
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
 IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "relaxed", "deviation", "augment")
-IDENTITY += ("penalty", "train_fraction", "amp", "valid_length", "patience", "scale_windows", "data")
+IDENTITY += ("padding", "penalty", "train_fraction", "amp", "valid_length", "patience", "scale_windows", "data")
+LATER = {"padding": ""}  # what runs were before there was the setting
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
-SWEEP = ("dataset", "width", "num_epoch", "train_fraction", "amp")
+SWEEP = ("dataset", "width", "num_epoch", "train_fraction", "padding", "amp")
 
 
 # ---------------------------------------------------------------- one run
@@ -37,10 +38,10 @@ def data_folder(data_dir, dataset):
 def read_config(folder):
     """config.json of the run in ``folder``; InputError if it is broken or lacks what tells runs apart."""
     path = folder / "config.json"
-    symmetry = read_record(path, (*IDENTITY, "num_epoch"))["symmetry"]
+    symmetry = read_record(path, (*(name for name in IDENTITY if name not in LATER), "num_epoch"))["symmetry"]
     if symmetry not in SYMMETRIES:
         raise InputError(f"{path} has the unknown symmetry {symmetry!r}")
-    return read_record(path, SYMMETRIES[symmetry].options())
+    return LATER | read_record(path, SYMMETRIES[symmetry].options())
 
 
 def check_run(folder):
@@ -98,7 +99,9 @@ def net_of(settings, fields):
     options = {name: settings[name] for name in symmetry.options()}
     sizes = (settings[name] for name in ("input_length", "kernel_size", "width"))
     relaxed = "" if settings["relaxed"] is None else settings["deviation"]
-    return build_model(settings["architecture"], symmetry, *sizes, fields, settings["frame"], relaxed, **options)
+    periodic = settings["periodic"] if settings["padding"] else ()
+    parts = fields, settings["frame"], relaxed, periodic
+    return build_model(settings["architecture"], symmetry, *sizes, *parts, **options)
 
 
 def tile_of(settings):
@@ -237,6 +240,7 @@ def group_runs(runs):
             "amp": False,
             "frame": [],
             "variant": "",
+            "padding": "",
             "relaxed": None,
             "deviation": DEVIATIONS[0],
             "penalty": 0.0,

@@ -39,6 +39,7 @@ SETTINGS = {
     "num_epoch": "epochs",
     "frame": "frame",
     "variant": "variant",
+    "padding": "padding",
     "relaxed": "relaxed",
     "deviation": "by",
     "penalty": "penalty",

@@ -46,7 +46,7 @@ def penalised(model):
 
 
 class Published:
-    """What the symmetries here share: they are relaxed in their own way, and make no other net than a ConvNet."""
+    """What the symmetries here share: relaxed in their own way, no net but a ConvNet, no border but the release's."""
 
     skeleton = ConvNet
 
@@ -54,6 +54,8 @@ class Published:
         super().__post_init__()
         if self.relaxed:
             raise ValueError(f"{type(self).__name__} is relaxed by itself, in no other way")
+        if self.periodic:
+            raise ValueError(f"{type(self).__name__} pads with zeros, it does not continue frames periodically")
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,7 @@ class RConv(Published, OnTile, Translation):
 
     banks: int = 2
 
-    def convolution(self, reads, writes, kernel_size):
-        return nn.Sequential(self.linear(reads, writes.channels, kernel_size), nn.ReLU(inplace=True))
-
-    def output(self, reads, kernel_size):
-        return self.linear(reads, self.components, kernel_size)
-
-    def linear(self, reads, channels, kernel_size):
+    def linear(self, reads, channels, kernel_size, stride=1):
         return RConv2d(reads.channels, channels, kernel_size, self.tile, self.banks)
 
 

@@ -290,6 +290,31 @@ class ResidualBlock(nn.Module):
         return self.second(self.first(x)) + self.skip(x)
 
 
+def extend(maps, before, periodic, mode="constant", after=None):
+    """Continue maps ``(n, c, H, W)`` beyond their border.
+
+    Args:
+        before, after: by how many cells below and left, above and right; ``after`` None: as many.
+        periodic: the axes, "x" along a row and "y" along a column, that go on as they begin at the other end.
+        mode: of ``torch.nn.functional.pad``, along the others: "constant" (zeros) or "replicate".
+    """
+    sides, own = (before, before if after is None else after), []
+    if not any(sides):
+        return maps
+    for axis, dim in (("x", -1), ("y", -2)):
+        own += (0, 0) if axis in periodic else sides
+        if axis in periodic:
+            maps = wrap(maps, *sides, dim)
+    return nn.functional.pad(maps, own, mode=mode) if any(own) else maps
+
+
+def wrap(maps, before, after, dim):
+    """The last cells along an axis before the first and the first after the last, around a small grid several times."""
+    ends = (torch.arange(*cells, device=maps.device) % maps.shape[dim] for cells in ((-before, 0), (after,)))
+    first, last = (maps.index_select(dim, cells) for cells in ends)
+    return torch.cat([first, maps, last], dim)
+
+
 class RepeatedPixelKernel(nn.Module):
     """Parametrisation: a 4 x 4 kernel on pixels repeated twice = four 3 x 3 kernels on the pixels themselves.
 
@@ -312,10 +337,9 @@ class RepeatedPixelKernel(nn.Module):
         return phases.unflatten(2, (4, 3, 3)).transpose(1, 2).flatten(0, 1)
 
 
-def repeat_pixels(maps):
-    """Repeat every pixel of ``(n, c, H, W)`` twice and pad by (1, 2): what a 4 x 4 window of the U-Net sees."""
-    repeated = nn.functional.interpolate(maps, scale_factor=2, mode="nearest")
-    return nn.functional.pad(repeated, (1, 2, 1, 2), mode="replicate")
+def repeat_pixels(maps, periodic=()):
+    """Repeat every pixel of ``(n, c, H, W)`` twice and extend by (1, 2): what a 4 x 4 window of the U-Net sees."""
+    return extend(nn.functional.interpolate(maps, scale_factor=2, mode="nearest"), 1, periodic, "replicate", after=2)
 
 
 def shuffle_pixels(maps):

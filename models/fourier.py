@@ -62,6 +62,8 @@ class FNO(Forecaster):
     def accept(cls, symmetry):
         if type(symmetry) is not Translation or symmetry.relaxed:
             raise ValueError(f"{cls.__name__} is a plain net: it goes with symmetry None, strict and without variants")
+        if len(symmetry.periodic) == 1:
+            raise ValueError(f"{cls.__name__} takes both axes as periodic, not {symmetry.periodic[0]} alone")
 
     def trunk(self, x):
         x = self.lifting(x)

@@ -19,7 +19,7 @@ which breaks the symmetry for weak flows; what :func:`ranges_and_ratios` adds sc
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, max_pool2d, pad
+from torch.nn.functional import conv2d, max_pool2d
 from torch.nn.utils import parametrize
 
 from models.backbone import (
@@ -27,6 +27,7 @@ from models.backbone import (
     ResidualBlock,
     Symmetry,
     deviation,
+    extend,
     odd_kernel,
     repeat_pixels,
     shuffle_pixels,
@@ -122,17 +123,27 @@ class MagnitudeConv2d(nn.Module):
 
     Args:
         in_channels, out_channels: numbers of D-tuples, velocities if D is 2.
-        kernel_size: odd side of the kernel; padding replicates the border.
+        kernel_size: odd side of the kernel; padding replicates the border but of periodic axes.
         fields: of the D components.
         stride: 2 halves the grid.
         activation: apply ReLU.
         relaxed: "", "gains" or "free".
+        periodic: axes that end where they begin.
     """
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, fields=("vector",), stride=1, activation=True, relaxed=""
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        fields=("vector",),
+        stride=1,
+        activation=True,
+        relaxed="",
+        periodic=(),
     ):
         super().__init__()
+        self.periodic = periodic
         self.padding, self.fields, self.activation = odd_kernel(kernel_size), fields, activation
         self.size = components(fields)
         self.conv = nn.Conv2d(self.size * in_channels, self.size * out_channels, kernel_size, stride)
@@ -141,12 +152,15 @@ class MagnitudeConv2d(nn.Module):
         parametrize.register_parametrization(self.conv, "weight", ByComponent(self.size), unsafe=True)
 
     def forward(self, x):
-        conv = self.conv
-        # A window that sticks out meets only copies of pixels it holds anyway, so max_pool2d's own padding is exact.
-        extremes = max_pool2d(extremes_of_channels(x), conv.kernel_size, conv.stride, self.padding)
-        by_component = pad(x.transpose(1, 2).flatten(1, 2), (self.padding,) * 4, mode="replicate")
-        y = conv2d(by_component, conv.weight, stride=conv.stride, groups=self.size)
-        free = self.free and self.free(pad(x.flatten(1, 2), (self.padding,) * 4, mode="replicate"))
+        conv, border = self.conv, (self.padding, self.periodic, "replicate")
+        extremes, padding = extremes_of_channels(x), self.padding
+        # A window that sticks out meets only copies of pixels it holds anyway, so max_pool2d's own padding is exact:
+        # not where axes are periodic.
+        if self.periodic:
+            extremes, padding = extend(extremes, *border), 0
+        extremes = max_pool2d(extremes, conv.kernel_size, conv.stride, padding)
+        y = conv2d(extend(x.transpose(1, 2).flatten(1, 2), *border), conv.weight, stride=conv.stride, groups=self.size)
+        free = self.free and self.free(extend(x.flatten(1, 2), *border))
         return mix(y, extremes, conv.bias, self.activation, self.fields, self.deviation, free)
 
 
@@ -156,9 +170,9 @@ class MagnitudeUpsampling(nn.Module):
     Computed at the low resolution, see :class:`~models.backbone.RepeatedPixelKernel`.
     """
 
-    def __init__(self, in_channels, out_channels, fields=("vector",), relaxed=""):
+    def __init__(self, in_channels, out_channels, fields=("vector",), relaxed="", periodic=()):
         super().__init__()
-        self.fields, self.size = fields, components(fields)
+        self.fields, self.size, self.periodic = fields, components(fields), periodic
         self.conv = nn.Conv2d(self.size * in_channels, self.size * out_channels, 4)
         self.deviation = deviation(relaxed == "gains")
         self.free = FreeConv2d(self.conv) if relaxed == "free" else None
@@ -166,10 +180,10 @@ class MagnitudeUpsampling(nn.Module):
         parametrize.register_parametrization(self.conv, "weight", RepeatedPixelKernel(), unsafe=True)
 
     def forward(self, x):
-        extremes = max_pool2d(repeat_pixels(extremes_of_channels(x)), 4, stride=1)
-        by_component = pad(x.transpose(1, 2).flatten(1, 2), (1, 1, 1, 1), mode="replicate")
+        extremes = max_pool2d(repeat_pixels(extremes_of_channels(x), self.periodic), 4, stride=1)
+        by_component = extend(x.transpose(1, 2).flatten(1, 2), 1, self.periodic, "replicate")
         y = shuffle_pixels(conv2d(by_component, self.conv.weight, groups=self.size))
-        free = self.free and self.free(repeat_pixels(x.flatten(1, 2)))
+        free = self.free and self.free(repeat_pixels(x.flatten(1, 2), self.periodic))
         return mix(y, extremes, self.conv.bias, True, self.fields, self.deviation, free)
 
 
@@ -209,7 +223,7 @@ class Magnitude(Symmetry):
 
     def convolution(self, reads, writes, kernel_size, stride=1, activation=True):
         sizes = reads.channels, writes.channels, kernel_size
-        return MagnitudeConv2d(*sizes, self.fields, stride, activation, self.relaxed)
+        return MagnitudeConv2d(*sizes, self.fields, stride, activation, self.relaxed, self.periodic)
 
     def residual_block(self, reads, writes, kernel_size):
         first = self.convolution(reads, writes, kernel_size)
@@ -220,7 +234,7 @@ class Magnitude(Symmetry):
         )
 
     def upsampling(self, reads, writes):
-        return MagnitudeUpsampling(reads.channels, writes.channels, self.fields, self.relaxed)
+        return MagnitudeUpsampling(reads.channels, writes.channels, self.fields, self.relaxed, self.periodic)
 
     def output(self, reads, kernel_size):
         conv = self.convolution(reads, Features("hidden", 1), kernel_size, activation=False)

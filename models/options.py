@@ -9,6 +9,8 @@ from models.fields import check, components
 NETS = ("ResNet", "Unet", "ConvNet", "FNO")  # the architectures
 FRAMES = ("UM", "Mag", "Rot")  # symmetries that any net can be given by a frame of reference, in this order
 DEVIATIONS = ("gains", "free")  # how layers may leave their symmetry
+AXES = ("x", "y")  # of a grid: along a row, along a column
+PADDINGS = ("circular",)  # beside the layers' own
 
 
 def match(name, names, what):
@@ -32,13 +34,15 @@ class Options:
         fields: what the data hold, see ``models.fields``.
         relaxed: how layers may leave the symmetry: "" not at all, "gains" by a few numbers each, "free" by a kernel of
             their own beside the exact one.
+        periodic: along which of ``AXES`` layers continue frames periodically, in place of their own border.
 
     Raises:
-        ValueError: a field or a deviation that does not exist.
+        ValueError: a field, a deviation or an axis that does not exist.
     """
 
     fields: tuple[str, ...] = ("vector",)
     relaxed: str = ""
+    periodic: tuple[str, ...] = ()
 
     keeps_shape: ClassVar[bool] = True  # else windows change size and length with g, and a batch shares one element
 
@@ -46,15 +50,17 @@ class Options:
         object.__setattr__(self, "fields", check(self.fields))
         if self.relaxed not in ("", *DEVIATIONS):
             raise ValueError(f"unknown deviation {self.relaxed!r}; choose from {', '.join(DEVIATIONS)}")
+        axes = [match(axis, AXES, "axis") for axis in self.periodic]
+        object.__setattr__(self, "periodic", tuple(axis for axis in AXES if axis in axes))
 
     @classmethod
     def options(cls):
         """Names and defaults of what shapes its nets."""
         return {field.name: field.default for field in dataclasses.fields(cls) if "words" in field.metadata}
 
-    def on(self, fields):
-        """The same symmetry for data of other fields."""
-        return dataclasses.replace(self, fields=tuple(fields))
+    def on(self, fields, periodic=()):
+        """The same symmetry for data of other fields and periodic axes."""
+        return dataclasses.replace(self, fields=tuple(fields), periodic=tuple(periodic))
 
     @property
     def components(self):
@@ -83,7 +89,7 @@ class RotationOptions(Options):
 
     Raises:
         ValueError: a ``rotation_order`` that does not contain the quarter turns, an ``angle_step`` that does not divide
-            360.
+            360, a single periodic axis.
     """
 
     rotation_order: int = option(8, "turns by 360 / N degrees, N a multiple of 4")
@@ -96,6 +102,8 @@ class RotationOptions(Options):
             raise ValueError(f"rotation_order must be a positive multiple of 4, got {self.rotation_order}")
         if self.angle_step < 1 or 360 % self.angle_step:
             raise ValueError(f"angle_step must divide 360, got {self.angle_step}")
+        if len(self.periodic) == 1:
+            raise ValueError(f"a quarter turn exchanges the axes: both may be periodic, not {self.periodic[0]} alone")
 
 
 @dataclass(frozen=True)

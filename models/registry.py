@@ -27,6 +27,7 @@ def build_model(
     fields=("vector",),
     frame=(),
     relaxed="",
+    periodic=(),
     **options,
 ):
     """Build a forecaster.
@@ -41,14 +42,15 @@ def build_model(
         frame: names from ``FRAMES``: symmetries made exact by a frame of reference around the net.
         relaxed: "gains" or "free": layers may learn to leave the symmetry, by a few numbers each or by kernels of their
             own; at the start they are exact. "": they may not.
+        periodic: "x", "y" or both: layers continue frames periodically along these axes, in place of their own border.
         options: of the symmetry's group and layers; their names are its ``options``.
 
     Returns:
         An ``nn.Module`` that maps ``(n, input_length, C, H, W)`` to ``(n, C, H, W)``.
 
     Raises:
-        ValueError: an unknown name, field or option, an even kernel, a length or width that is not positive, or an
-            architecture that does not go with the symmetry.
+        ValueError: an unknown name, field, option or axis, an even kernel, a length or width that is not positive, an
+            architecture that does not go with the symmetry, or layers that do not go with the periodic axes.
     """
     if input_length < 1:
         raise ValueError(f"input_length must be at least 1, got {input_length}")
@@ -61,11 +63,11 @@ def build_model(
     unknown = options.keys() - group.options().keys()
     if unknown:
         raise ValueError(f"symmetry {group.name} has no option {', '.join(sorted(unknown))}")
-    layers = dataclasses.replace(group, fields=tuple(fields), relaxed=relaxed, **options)
+    layers = dataclasses.replace(group, fields=tuple(fields), relaxed=relaxed, periodic=tuple(periodic), **options)
     wanted = {match(name, FRAMES, "frame") for name in frame}
     # Of a relaxed net its own frame would keep the symmetry, whatever the layers did.
     wanted |= {name for name in layers.own_frames if not (relaxed and name == layers.name)}
-    frames = [SYMMETRIES[name].on(fields) for name in FRAMES if name in wanted]
+    frames = [SYMMETRIES[name].on(fields, periodic) for name in FRAMES if name in wanted]
     if group.skeleton is not None:
         if net is not ConvNet:
             raise ValueError(f"{type(group).__name__} makes a ConvNet, no {net.__name__}: architecture ConvNet")

@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d
 from torch.nn.utils import parametrize
 
-from models.backbone import ResidualBlock, Symmetry, deviation, gained, odd_kernel
+from models.backbone import ResidualBlock, Symmetry, deviation, extend, gained, odd_kernel
 from models.fields import Features, parts
 from models.options import RotationOptions
 
@@ -200,14 +200,14 @@ class SteerableConv2d(nn.Module):
     Args:
         rotation: the :class:`Rotation`.
         reads, writes: the :class:`~models.fields.Features`, "regular" fields or those of the "data".
-        kernel_size: odd side of the kernel; zeros beyond the border.
+        kernel_size: odd side of the kernel; zeros beyond the border, unless the axes are periodic.
         resampling: "down" halves the grid, "up" doubles it, see :func:`kernel_basis`.
         bias: one number per regular field (a vector field can have none).
     """
 
     def __init__(self, rotation, reads, writes, kernel_size, resampling=None, bias=False):
         super().__init__()
-        self.padding, self.resampling = odd_kernel(kernel_size), resampling
+        self.padding, self.resampling, self.periodic = odd_kernel(kernel_size), resampling, rotation.periodic
         kinds = [rotation.fields if features.kind == "data" else ("regular",) for features in (reads, writes)]
         basis = kernel_basis(rotation.rotation_order, rotation.reflections, kernel_size, *kinds, resampling)
         self.size = basis.shape[1]
@@ -220,11 +220,13 @@ class SteerableConv2d(nn.Module):
 
     def forward(self, x):
         bias = None if self.bias is None else self.bias.repeat_interleave(self.size)
-        if self.resampling == "up":
-            y = conv_transpose2d(x.flatten(1, 2), self.weight, bias, stride=2, padding=self.padding)
+        border = self.padding if self.periodic else 0
+        x = extend(x.flatten(1, 2), border, self.periodic)
+        if self.resampling == "up":  # two cells of the output for each of the input's
+            y = conv_transpose2d(x, self.weight, bias, stride=2, padding=self.padding + 2 * border)
         else:
             stride = 2 if self.resampling == "down" else 1
-            y = conv2d(x.flatten(1, 2), self.weight, bias, stride, self.padding)
+            y = conv2d(x, self.weight, bias, stride, self.padding - border)
         return gained(y.unflatten(1, (-1, self.size)), self.deviation)
 
 

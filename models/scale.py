@@ -23,8 +23,8 @@ Approximate: the shift by a level. Taps and lags between grid points are read by
 falls fast with the number of cells per wavelength; halved grids have fewer of them; lags that reach beyond the window
 read its oldest frame; other factors than powers of 2^(1/2) lie between levels.
 Not kept: the scale axis ends, so what a shift carries beyond the last level is lost, and the first level meets what no
-level saw. Padding replicates the border, which does not scale. A forecast is the last frame plus one rate: a change
-over one frame interval is that to first order only.
+level saw. Padding replicates the border, which does not scale, or wraps. A forecast is the last frame plus one rate: a
+change over one frame interval is that to first order only.
 
 Relaxed by gains: every layer has a gain per level. Free: every level has a kernel of its own beside the base kernel.
 
@@ -37,10 +37,10 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu_, pad
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu_
 from torch.nn.utils import parametrize
 
-from models.backbone import ResidualBlock, Symmetry, deviation, gained, odd_kernel
+from models.backbone import ResidualBlock, Symmetry, deviation, extend, gained, odd_kernel
 from models.fields import Features, of_component
 from models.options import ScaleOptions
 
@@ -146,7 +146,8 @@ class ScaleConv2d(nn.Module):
     """A convolution over space and neighbouring scales, without bias.
 
     Features are ``(n, channels, scales, H, W)``; in memory the scales come first, so that neighbouring levels are
-    neighbouring channels of an ordinary convolution: one per level, no copy. Padding replicates the border.
+    neighbouring channels of an ordinary convolution: one per level, no copy. Padding replicates the border, but of
+    periodic axes.
 
     Args:
         in_channels, out_channels: numbers of channels per level.
@@ -156,12 +157,23 @@ class ScaleConv2d(nn.Module):
         activation: apply LeakyReLU.
         gain: of the initial weights, on top of He's.
         relaxed: "", "gains" or "free".
+        periodic: axes that end where they begin.
     """
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, sigmas, neighbours, activation=True, gain=1.0, relaxed=""
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        sigmas,
+        neighbours,
+        activation=True,
+        gain=1.0,
+        relaxed="",
+        periodic=(),
     ):
         super().__init__()
+        self.periodic = periodic
         self.in_channels, self.out_channels, self.activation = in_channels, out_channels, activation
         # Taps far apart see the flow with equal strength on every level: He's variance holds for all of them.
         weight = torch.empty(out_channels, neighbours, in_channels, kernel_size, kernel_size)
@@ -174,7 +186,7 @@ class ScaleConv2d(nn.Module):
     def forward(self, x):
         levels = x.transpose(1, 2).flatten(1, 2)  # (n, scales * channels, H, W)
         radii = {geometry.radius for geometry in self.geometry}
-        padded = {radius: pad(levels, (radius,) * 4, mode="replicate") for radius in radii}
+        padded = {radius: extend(levels, radius, self.periodic, "replicate") for radius in radii}
         outputs = []
         for kernel, geometry in zip(self.weight, self.geometry, strict=True):
             seen = padded[geometry.radius].narrow(1, geometry.first * self.in_channels, kernel.shape[1])
@@ -207,9 +219,13 @@ class ScaleUpsampling(nn.Module):
         self.conv = ScaleConv2d(*sizes, activation=False, **options)
 
     def forward(self, x):
-        levels = self.conv(x).transpose(1, 2)
-        fine = interpolate(levels.flatten(1, 2), scale_factor=2, mode="bilinear")
-        return leaky_relu_(fine, NEGATIVE_SLOPE).unflatten(1, levels.shape[1:3]).transpose(1, 2)
+        levels, periodic = self.conv(x).transpose(1, 2), self.conv.periodic
+        border = 1 if periodic else 0  # interpolation replicates the border by itself
+        coarse = extend(levels.flatten(1, 2), border, periodic, "replicate")
+        fine = leaky_relu_(interpolate(coarse, scale_factor=2, mode="bilinear"), NEGATIVE_SLOPE)
+        if periodic:
+            fine = fine[..., 2:-2, 2:-2]
+        return fine.unflatten(1, levels.shape[1:3]).transpose(1, 2)
 
 
 class Lifting(nn.Module):
@@ -362,7 +378,7 @@ class Scale(ScaleOptions, Symmetry):
     def convolution(self, reads, writes, kernel_size, stride=1, **options):
         layer = ScaleConv2d if stride == 1 else ScaleDownsampling
         sizes = reads.channels, writes.channels, kernel_size, self.sigmas, self.scale_interaction
-        return layer(*sizes, relaxed=self.relaxed, **options)
+        return layer(*sizes, relaxed=self.relaxed, periodic=self.periodic, **options)
 
     def residual_block(self, reads, writes, kernel_size):
         # Without normalisation eight blocks would double the variance eight times.
@@ -375,7 +391,7 @@ class Scale(ScaleOptions, Symmetry):
 
     def upsampling(self, reads, writes):
         sizes = reads.channels, writes.channels, 3, self.sigmas, self.scale_interaction
-        return ScaleUpsampling(*sizes, relaxed=self.relaxed)
+        return ScaleUpsampling(*sizes, relaxed=self.relaxed, periodic=self.periodic)
 
     def output(self, reads, kernel_size):
         data = Features("data", self.components)

@@ -1,8 +1,8 @@
 """Space translation: w(x, t) -> w(x - c, t). The plain nets.
 
 Every convolution commutes with translations, so these are ordinary nets. They are the control: under every other
-symmetry they must fail. Zero padding breaks translation within a receptive field of the border, and the U-Net
-commutes with shifts by multiples of 16 cells only.
+symmetry they must fail. Zero padding breaks translation within a receptive field of the border, which periodic
+frames do not have, and the U-Net commutes with shifts by multiples of 16 cells only.
 
 Relaxed: the output of a convolution is multiplied by 1 + a map of a few cosine modes over the grid, of any size.
 """
@@ -11,8 +11,9 @@ import math
 
 import torch
 from torch import nn
+from torch.nn.functional import conv2d, conv_transpose2d
 
-from models.backbone import ResidualBlock, Symmetry, deviation, odd_kernel
+from models.backbone import ResidualBlock, Symmetry, deviation, extend, odd_kernel
 from models.fields import Features
 from models.options import TranslationOptions
 
@@ -32,22 +33,32 @@ def by_place(y, modes):
 
 
 class ByPlace:
-    """Of a layer of torch: its output may depend on the place."""
+    """Of a layer of torch: its output may depend on the place, and axes may be ``periodic``."""
 
-    def __init__(self, *args, relaxed, **options):
+    def __init__(self, *args, relaxed, periodic, **options):
         super().__init__(*args, **options)
+        self.periodic = periodic
         self.deviation = deviation(relaxed, len(MODES))
 
     def forward(self, x):
-        return by_place(super().forward(x), self.deviation)
+        y = self.on_extended(x, self.padding[0]) if self.periodic else super().forward(x)
+        return by_place(y, self.deviation)
 
 
 class Conv2d(ByPlace, nn.Conv2d):
     """A convolution."""
 
+    def on_extended(self, x, padding):
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return conv2d(extend(x, padding, self.periodic, mode), self.weight, self.bias, self.stride)
+
 
 class ConvTranspose2d(ByPlace, nn.ConvTranspose2d):
-    """A transposed convolution."""
+    """A transposed convolution that doubles the grid."""
+
+    def on_extended(self, x, padding):
+        cropped = 3 * padding  # two more cells of the output for each that the input was extended by
+        return conv_transpose2d(extend(x, padding, self.periodic), self.weight, self.bias, self.stride, cropped)
 
 
 class Translation(TranslationOptions, Symmetry):
@@ -67,28 +78,28 @@ class Translation(TranslationOptions, Symmetry):
     def lift(self, input_length):
         return nn.Flatten(1, 2), Features("hidden", self.components * input_length)
 
+    def linear(self, reads, channels, kernel_size, stride=1):
+        """A convolution without activation that writes ``channels``."""
+        sizes = reads.channels, channels, kernel_size, stride, odd_kernel(kernel_size)
+        return Conv2d(*sizes, relaxed=self.relaxed, periodic=self.periodic)
+
     def convolution(self, reads, writes, kernel_size, stride=1):
-        return nn.Sequential(
-            Conv2d(reads.channels, writes.channels, kernel_size, stride, odd_kernel(kernel_size), relaxed=self.relaxed),
-            nn.ReLU(inplace=True),
-        )
+        conv = self.linear(reads, writes.channels, kernel_size, stride)
+        return nn.Sequential(conv, nn.ReLU(inplace=True))
 
     def residual_block(self, reads, writes, kernel_size):
-        def convolution(channels, *norm):
-            padding = odd_kernel(kernel_size)
-            conv = Conv2d(channels, writes.channels, kernel_size, padding=padding, relaxed=self.relaxed)
+        def convolution(features, *norm):
+            conv = self.linear(features, writes.channels, kernel_size)
             return nn.Sequential(conv, *norm, nn.LeakyReLU(inplace=True))
 
-        first = convolution(reads.channels, nn.BatchNorm2d(writes.channels))
-        second = convolution(writes.channels, nn.BatchNorm2d(writes.channels))
-        return ResidualBlock(first, second, nn.Identity() if reads == writes else convolution(reads.channels))
+        first = convolution(reads, nn.BatchNorm2d(writes.channels))
+        second = convolution(writes, nn.BatchNorm2d(writes.channels))
+        return ResidualBlock(first, second, nn.Identity() if reads == writes else convolution(reads))
 
     def upsampling(self, reads, writes):
-        return nn.Sequential(
-            ConvTranspose2d(reads.channels, writes.channels, 4, stride=2, padding=1, relaxed=self.relaxed),
-            nn.ReLU(inplace=True),
-        )
+        sizes = reads.channels, writes.channels, 4, 2, 1
+        conv = ConvTranspose2d(*sizes, relaxed=self.relaxed, periodic=self.periodic)
+        return nn.Sequential(conv, nn.ReLU(inplace=True))
 
     def output(self, reads, kernel_size):
-        padding = odd_kernel(kernel_size)
-        return Conv2d(reads.channels, self.components, kernel_size, padding=padding, relaxed=self.relaxed)
+        return self.linear(reads, self.components, kernel_size)

@@ -6,7 +6,7 @@ patch mean and then convolving is a convolution by the *zero-sum kernel* W - mea
 
     y = relu((W - mean W) * x + b) + mean_patch(x).
 
-Exact on every grid, borders included (padding replicates), in the full net: f(x + c) = f(x) + c.
+Exact on every grid, borders included (padding replicates, or wraps), in the full net: f(x + c) = f(x) + c.
 
 Scalars beside a velocity are passive: c does not change them, their kernels keep their sums and no mean is added back.
 Data of scalars alone are shifted themselves, w + c for a number c: the symmetry of the heat equation.
@@ -17,7 +17,7 @@ of its own is added to the zero-sum one.
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, conv2d, pad
+from torch.nn.functional import avg_pool2d, conv2d
 from torch.nn.utils import parametrize
 
 from models.backbone import (
@@ -25,6 +25,7 @@ from models.backbone import (
     ResidualBlock,
     Symmetry,
     deviation,
+    extend,
     odd_kernel,
     repeat_pixels,
     shuffle_pixels,
@@ -69,12 +70,13 @@ class UniformMotionConv2d(nn.Module):
 
     Args:
         in_channels, out_channels: numbers of D-tuples, velocities if D is 2.
-        kernel_size: odd side of the kernel; padding replicates the border.
+        kernel_size: odd side of the kernel; padding replicates the border but of periodic axes.
         moving: for each of the D components whether c moves it.
         stride: 2 halves the grid.
         activation: apply ReLU to what is relative to the patch mean.
         restore: add the patch mean back; without it the layer is *invariant*.
         relaxed: "", "gains" or "free".
+        periodic: axes that end where they begin.
     """
 
     def __init__(
@@ -87,9 +89,10 @@ class UniformMotionConv2d(nn.Module):
         activation=True,
         restore=True,
         relaxed="",
+        periodic=(),
     ):
         super().__init__()
-        self.padding = (odd_kernel(kernel_size),) * 4
+        self.padding, self.periodic = odd_kernel(kernel_size), periodic
         self.moving, self.activation, self.restore = moving, activation, restore
         size = len(moving)
         self.conv = nn.Conv2d(size * in_channels, size * out_channels, kernel_size, stride)
@@ -101,12 +104,13 @@ class UniformMotionConv2d(nn.Module):
         return self.conv.parametrizations.weight[0].share
 
     def forward(self, x):
-        y = self.conv(pad(x.flatten(1, 2), self.padding, mode="replicate"))
+        y = self.conv(extend(x.flatten(1, 2), self.padding, self.periodic, "replicate"))
         if self.activation:
             y = y.relu_()
         y = y.unflatten(1, (-1, len(self.moving)))
         if self.restore:
-            mean = pad(self.share * moved(x.mean(1), self.moving, 1), self.padding, mode="replicate")
+            mean = self.share * moved(x.mean(1), self.moving, 1)
+            mean = extend(mean, self.padding, self.periodic, "replicate")
             y = y + avg_pool2d(mean, self.conv.kernel_size, self.conv.stride).unsqueeze(1)
         return y
 
@@ -118,23 +122,22 @@ class UniformMotionUpsampling(nn.Module):
     :class:`~models.backbone.RepeatedPixelKernel`.
     """
 
-    def __init__(self, in_channels, out_channels, moving=(True, True), relaxed=""):
+    def __init__(self, in_channels, out_channels, moving=(True, True), relaxed="", periodic=()):
         super().__init__()
-        self.moving, size = moving, len(moving)
+        self.moving, self.periodic, size = moving, periodic, len(moving)
         self.conv = nn.Conv2d(size * in_channels, size * out_channels, 4)
         parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving, relaxed, self.conv.weight.shape))
         parametrize.register_parametrization(self.conv, "weight", RepeatedPixelKernel(), unsafe=True)
 
     def forward(self, x):
-        y = conv2d(
-            pad(x.flatten(1, 2), (1, 1, 1, 1), mode="replicate"), self.conv.weight, self.conv.bias.repeat_interleave(4)
-        )
+        extended = extend(x.flatten(1, 2), 1, self.periodic, "replicate")
+        y = conv2d(extended, self.conv.weight, self.conv.bias.repeat_interleave(4))
         return shuffle_pixels(y.relu_()).unflatten(1, (-1, len(self.moving))) + self.mean(x)
 
     def mean(self, x):
         """What every output point has seen on average, of the components that move: ``(n, 1, D, 2 H, 2 W)``."""
         mean = self.conv.parametrizations.weight[0].share * moved(x.mean(1), self.moving, 1)
-        return avg_pool2d(repeat_pixels(mean), 4, stride=1).unsqueeze(1)
+        return avg_pool2d(repeat_pixels(mean, self.periodic), 4, stride=1).unsqueeze(1)
 
 
 class UniformMotion(Symmetry):
@@ -175,7 +178,7 @@ class UniformMotion(Symmetry):
         return nn.Identity(), Features("hidden", input_length)
 
     def convolution(self, reads, writes, kernel_size, stride=1, **options):
-        options = {"relaxed": self.relaxed, **options}
+        options = {"relaxed": self.relaxed, "periodic": self.periodic, **options}
         return UniformMotionConv2d(reads.channels, writes.channels, kernel_size, self.moving, stride, **options)
 
     def residual_block(self, reads, writes, kernel_size):
@@ -187,7 +190,7 @@ class UniformMotion(Symmetry):
         )
 
     def upsampling(self, reads, writes):
-        return UniformMotionUpsampling(reads.channels, writes.channels, self.moving, self.relaxed)
+        return UniformMotionUpsampling(reads.channels, writes.channels, self.moving, self.relaxed, self.periodic)
 
     def output(self, reads, kernel_size):
         conv = self.convolution(reads, Features("hidden", 1), kernel_size, activation=False)

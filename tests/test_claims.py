@@ -256,7 +256,14 @@ def test_relaxed_nets_are_not_the_strict_ones_of_the_other_claims(tmp_path):
 def test_only_equal_terms_are_compared(tmp_path):
     five(tmp_path, 0.3, symmetry="UM")
     for seed, other in enumerate(
-        ({"patience": 3}, {"architecture": "Unet"}, {"augment": "UM"}, {"train_fraction": 0.5}, {"scale_windows": 0})
+        (
+            {"patience": 3},
+            {"architecture": "Unet"},
+            {"augment": "UM"},
+            {"train_fraction": 0.5},
+            {"scale_windows": 0},
+            {"padding": "circular"},
+        )
     ):
         write(tmp_path, 0.5, seed, symmetry="None", **other)
     groups = group_runs(load_runs(tmp_path))

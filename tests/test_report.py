@@ -89,7 +89,15 @@ def test_best_of_an_architecture_and_only_beside_others(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "setting",
-    ["width=0.5", "num_epoch=2", "kernel_size=5", "decay_rate=0.5", "input_length=10", "train_fraction=0.5"],
+    [
+        "width=0.5",
+        "num_epoch=2",
+        "kernel_size=5",
+        "decay_rate=0.5",
+        "input_length=10",
+        "train_fraction=0.5",
+        "padding=circular",
+    ],
 )
 def test_other_settings_are_another_row(tmp_path, capsys, setting):
     name, value = setting.split("=")
@@ -97,7 +105,8 @@ def test_other_settings_are_another_row(tmp_path, capsys, setting):
     write_run(tmp_path, same(0.9), symmetry="UM", seed=1, **{name: value})
     _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
     default = vars(parse_args(["--num_epoch=3"]))[name]
-    usual = "" if name in ("width", "train_fraction") else f" {name} {default}"  # these are said where they are not 1
+    # these are said where they are not 1, or not the net's own
+    usual = "" if name in ("width", "train_fraction", "padding") else f" {name} {default}"
     assert {label: cells[:2] for label, cells in rows.items() if label != "persistence"} == {
         f"ResNet UM{usual}": ["1", "0.300*"],
         f"ResNet UM {name} {value}": ["1", "0.900"],
@@ -333,6 +342,7 @@ def test_missing_runs(tmp_path, capsys):
         write_run(tmp_path, same(0.3), symmetry=symmetry, seed=seed, learning_rate=rate, **settings)
     write_run(tmp_path, same(0.3), symmetry="None", architecture="Unet", seed=0, **settings)
     write_run(tmp_path, same(0.3), symmetry="UM", seed=7, width=0.5)  # another sweep
+    write_run(tmp_path, same(0.3), symmetry="UM", seed=7, padding="circular", **settings)  # another one
     write_run(tmp_path, same(0.3), symmetry="None", augment="UM", seed=0, **settings)  # another one
 
     commands = missing_runs(group_runs(load_runs(tmp_path)))

@@ -148,6 +148,7 @@ def test_settings_get_folders_of_their_own(data_dir, tmp_path):
         ["--symmetry=Scale", "--num_scales=3"],
         ["--symmetry=Scale", "--variant=space"],
         ["--frame=UM"],
+        ["--padding=circular"],
     )
     assert len({run_name(parse_args(flags)) for flags in settings}) == len(settings)
     for flags in settings[:2]:
@@ -608,6 +609,7 @@ def test_quick_runs_what_it_lists(tmp_path, code):
     [
         ("--dataset Moon", "no prepared data in"),
         ("--frame Scale", "unknown frame 'Scale'; choose from UM, Mag, Rot"),
+        ("--padding mirror", "unknown padding 'mirror'; choose from circular"),
         ("--test_sets UM,Color", "unknown test set 'Color'; choose from test, domain, UM, Mag, Rot, Scale"),
         ("--test_sets domain", "--test_sets domain: the prepared data have test, UM, Mag, Rot, Scale"),
         ("--scale_windows -1", "--scale_windows must not be negative"),
