@@ -535,7 +535,7 @@ def test_run_sh_says_what_is_missing(tmp_path):
     assert run_sh("quickly").returncode == 2
 
 
-@pytest.mark.parametrize("mode", [(), ("quick",), ("evidence",), ("seas",), ("ablation",), ("smoke",)])
+@pytest.mark.parametrize("mode", [(), ("quick",), ("evidence",), ("seas",), ("heat",), ("ablation",), ("smoke",)])
 def test_run_sh_lists_its_runs(tmp_path, mode):
     """One command a line and seed, each of which run_model.py understands; nothing is made."""
     data = tmp_path / "my data"
@@ -544,18 +544,18 @@ def test_run_sh_lists_its_runs(tmp_path, mode):
     runs = [shlex.split(line) for line in done.stdout.splitlines()]
     assert all(words[:2] == [sys.executable, "run_model.py"] for words in runs)
     args = [parse_args(words[2:]) for words in runs]
-    assert len({run_name(arg) for arg in args}) == len(args) >= 18
+    assert len({run_name(arg) for arg in args}) == len(args) >= 12
     assert {arg.seed for arg in args} == {0, 7}
     # The small sweeps make their convection, but not currents.
     plumes = {"smoke_rotation", "smoke_scale", "smoke_translation", *(f"smoke_levels_{level}" for level in range(10))}
-    expected = {(): {"RBC", "Ocean"}, ("smoke",): plumes, ("seas",): {"Ocean"}}.get(mode, {"RBC"})
+    expected = {(): {"RBC", "Ocean"}, ("smoke",): plumes, ("seas",): {"Ocean"}, ("heat",): {"heat"}}.get(mode, {"RBC"})
     assert {arg.dataset for arg in args} == expected
     assert all(arg.data_dir.is_relative_to(data) for arg in args)
     assert not list(tmp_path.iterdir())
     (data / "ocean").mkdir(parents=True)
     (data / "ocean" / "meta.json").touch()
     listed = run_sh(*mode, "--list", DATA_DIR=data).stdout
-    assert ("--dataset=Ocean" in listed) == (mode not in (("ablation",), ("smoke",)))
+    assert ("--dataset=Ocean" in listed) == (mode in ((), ("quick",), ("evidence",), ("seas",)))
 
 
 def test_run_sh_says_how_to_get_the_seas(tmp_path):
