@@ -134,7 +134,7 @@ def parse_args(argv=None, usage=None, **of_run):
         "--output",
         type=Path,
         metavar="FILE",
-        help="of --evaluate: scores as .json or, without an ending, a folder like a run's, for evaluation.report; of "
+        help="of --evaluate: scores as .json or, of any other name, a folder like a run's, for evaluation.report; of "
         "--predict: (steps, C, H, W) .npy",
     )
     parser.set_defaults(**of_run)
@@ -168,9 +168,7 @@ def check_modes(args):
         raise ValueError("--output goes with --evaluate or --predict, --frames with --predict")
     if args.strict and args.evaluate is None:
         raise ValueError("--strict goes with --evaluate")
-    if args.evaluate is not None and args.output is not None and args.output.suffix not in (".json", ""):
-        raise ValueError(f"--output {args.output} of --evaluate must end in .json, or in nothing: then it is a folder")
-    if args.strict and args.output is not None and not args.output.suffix:
+    if args.strict and args.output is not None and args.output.suffix != ".json":
         raise ValueError("--strict: no run was trained like this; --output must end in .json")
 
 

@@ -240,7 +240,8 @@ def test_scoring_on_another_grid(data_dir, finished, tmp_path):
 
 def test_scores_elsewhere_are_reported_like_a_run(data_dir, finished, tmp_path, capsys):
     other = prepare_waves(data_dir, tmp_path / "other", side=32, history=4)
-    assert evaluate(finished, "--data_dir", other, "--output", tmp_path / "moved") == 0
+    moved = tmp_path / "moved_width0.25_run"  # a folder, dot or not
+    assert evaluate(finished, "--data_dir", other, "--output", moved) == 0
     assert evaluate(finished, "--data_dir", other, "--output", tmp_path / "scores.json") == 0
     scores, (config, metrics) = json.loads((tmp_path / "scores.json").read_text()), read(finished)
     (run,) = load_runs(tmp_path)
@@ -248,14 +249,13 @@ def test_scores_elsewhere_are_reported_like_a_run(data_dir, finished, tmp_path, 
     assert (run["scores"], run["baselines"]) == (scores["scores"], scores["baselines"])
     assert (run["seed"], run["epochs"]) == (config["seed"], metrics["epochs"])
     capsys.readouterr()
-    assert evaluate(finished, "--data_dir", other, "--output", tmp_path / "moved") == 2
+    assert evaluate(finished, "--data_dir", other, "--output", moved) == 2
     assert "must be a new file in a folder that exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--output scores.txt", "must end in .json, or in nothing: then it is a folder"),
         ("--strict --output moved", "--strict: no run was trained like this; --output must end in .json"),
         ("--symmetry UM", "has symmetry Mag; --evaluate cannot change it to UM"),
         ("--width 0.5", "has width 0.125; --evaluate cannot change it to 0.5"),
