@@ -110,9 +110,8 @@ def draw_worth(groups):
             and {*group["frame"], *group["augment"]} <= {name}
             and group.values("scores", name)
         ]
-        changed = [group for group in rows if any(map(group.__getitem__, CHANGES))]
-        if changed and any(group["symmetry"] == name for group in rows):
-            rows.sort(key=lambda group: (group["symmetry"] != "None", *map(group.__getitem__, CHANGES)))
+        if any(map(changed, rows)) and any(group["symmetry"] == name for group in rows):
+            rows.sort(key=lambda group: (group["symmetry"] != "None", *(group[name] for name in CHANGES)))
             panels[name] = rows
     if not panels:
         return None
@@ -124,12 +123,17 @@ def draw_worth(groups):
             for test_set, face, size in (("test", colour, 12), (name, "none", 30)):
                 errors = relative_errors(group, test_set)
                 axes.scatter(errors, [height] * len(errors), s=size, facecolors=face, edgecolors=colour, linewidths=0.8)
-            if group["symmetry"] == "None" and group not in changed:
+            if group["symmetry"] == "None" and not changed(group):
                 axes.axvline(np.mean(relative_errors(group, "test")), color=colour, linewidth=0.6)
         axes.set_yticks(range(len(rows)), labels([{**group.runs[0], "seed": None} for group in rows]))
         axes.invert_yaxis()
         axes.set(title=f"filled: test, open: {name}", xlabel="RMSE / that of persistence")
     return figure
+
+
+def changed(group):
+    """Whether a net is another than that of its symmetry."""
+    return any(group[name] for name in CHANGES)
 
 
 def relative_errors(group, test_set):

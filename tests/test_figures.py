@@ -516,7 +516,8 @@ def test_what_a_layer_is_worth():
     errors = [0.8, 0.6, 0.2]  # the same on both sets, of which persistence is twice as large on one
     expected = [[[error, height]] * 2 for height, error in enumerate(errors) for _ in range(2)]
     np.testing.assert_allclose(found, expected)
-    np.testing.assert_allclose(axes.lines[0].get_xdata(), 0.8)
+    (line,) = axes.lines
+    np.testing.assert_allclose(line.get_xdata(), 0.8)
 
 
 def test_figures_of_a_report(tmp_path, results, capsys):
