@@ -286,6 +286,7 @@ def test_labels_say_how_nets_differ():
     assert labels(nets) == ["plain Unet, epochs 4", "plain ResNet, epochs 2, frame UM+Mag"]
     nets = [config("Scale", variant="drift"), config("None", augment=["UM"], train_fraction=0.1)]
     assert labels(nets) == ["Scale, variant drift", "plain, augmented UM, fraction 0.1"]
+    assert labels([config("UM", padding="circular"), config("UM")]) == ["UM, padding circular", "UM"]
     nets = [config("Scale"), config("Scale", num_scales=3), config("Rot")]
     assert labels(nets) == ["Scale, num_scales 5", "Scale, num_scales 3", "Rot"]
     first, second, third = curves(nets)
@@ -440,6 +441,7 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
         "variant": "",
         "relaxed": None,
         "deviation": "gains",
+        "padding": "",
         "penalty": 0.0,
         "scale_windows": 0,
         "data": "a",
