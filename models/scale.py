@@ -214,16 +214,17 @@ class ScaleDownsampling(nn.Module):
 class ScaleUpsampling(nn.Module):
     """Doubles the grid: a scale convolution at the low resolution, linear interpolation, LeakyReLU."""
 
-    def __init__(self, *sizes, **options):
+    def __init__(self, *sizes, periodic=(), **options):
         super().__init__()
-        self.conv = ScaleConv2d(*sizes, activation=False, **options)
+        self.periodic = periodic
+        self.conv = ScaleConv2d(*sizes, activation=False, periodic=periodic, **options)
 
     def forward(self, x):
-        levels, periodic = self.conv(x).transpose(1, 2), self.conv.periodic
-        border = 1 if periodic else 0  # interpolation replicates the border by itself
-        coarse = extend(levels.flatten(1, 2), border, periodic, "replicate")
+        levels = self.conv(x).transpose(1, 2)
+        border = 1 if self.periodic else 0  # interpolation replicates the border by itself
+        coarse = extend(levels.flatten(1, 2), border, self.periodic, "replicate")
         fine = leaky_relu_(interpolate(coarse, scale_factor=2, mode="bilinear"), NEGATIVE_SLOPE)
-        if periodic:
+        if self.periodic:
             fine = fine[..., 2:-2, 2:-2]
         return fine.unflatten(1, levels.shape[1:3]).transpose(1, 2)
 

@@ -507,9 +507,8 @@ def test_factors_of_the_release(tmp_path, capsys):
 
 
 def test_factors_of_the_release_want_large_tiles(capsys):
-    with pytest.raises(SystemExit) as stop:
-        data_prep.main("rbc --raw x.npy --tile 16 --scale_factors release".split())
-    assert stop.value.code == 2
+    arguments = "rbc --raw x.npy --tile 16 --scale_factors release".split()
+    assert exit_code(lambda: data_prep.main(arguments)) == 2
     assert "--tile must be at least 32, got 16" in capsys.readouterr().err
 
 
