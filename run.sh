@@ -82,7 +82,7 @@ study() {
     done
 }
 
-# rated SEED FLAGS: a run with the learning rate that seed 0 was best with, of those that it tries
+# rated SEED FLAGS: a run with each of the learning rates to try if the seed is 0, else with the best of these
 rated() {
     rates=best
     [ "$1" = 0 ] && rates="0.003 0.001 0.01"
@@ -120,9 +120,10 @@ nets() {
     esac
 }
 
-# heat: what may be known of it is a symmetry each, translation too: --padding=circular. About as many numbers at a point.
+# heat: a net of every symmetry, each with 16 numbers at a point, that of scale with 8 on each of its five levels. All know
+# that the box is periodic but the first.
+of_heat="--dataset=heat --architecture=ConvNet --learning_rate=0.003 --input_length=4 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95"
 heat() {
-    of_heat="--dataset=heat --architecture=ConvNet --learning_rate=0.003 --input_length=4 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95"
     run $of_heat --symmetry=None --width=0.125
     for net in None/--width=0.125 UM/--width=0.125 Mag/--width=0.125 Rot/--rotation_order=4/--width=0.25 Scale/--width=0.25; do
         run $of_heat --padding=circular --symmetry=$(echo $net | tr '/' ' ')

@@ -50,7 +50,7 @@ from dataclasses import dataclass, field
 from statistics import mean
 
 from evaluation.paired import rmse_difference, seed_difference
-from evaluation.runs import chosen
+from evaluation.runs import chosen, unchanged
 
 KEEPS = 0.005
 SOME = 0.02
@@ -137,11 +137,6 @@ def bare(group):
 def trained_elsewhere(group):
     """Whether its runs are scores of nets that were trained on other data."""
     return any("trained_on" in run for run in group.runs)
-
-
-def unchanged(group):
-    """Whether it is that of a strict net or of a relaxed one."""
-    return not (group["augment"] or group["frame"] or group["variant"])
 
 
 def alike(groups, group, symmetry, augment=(), frame=(), variant="", relaxed=None):

@@ -5,6 +5,7 @@
     python -m evaluation.report results/ --verdicts      # is each claim of the paper reproduced, and by which numbers
     python -m evaluation.report results/ --measures      # other measures: VRMSE, bands of wavenumber, correlation time
     python -m evaluation.report results/ --rates         # which learning rate was the best on validation
+    python -m evaluation.report results/ --against "UM$" # differences from the row that this matches, with intervals
     python -m evaluation.report results/ --factors       # scale nets and plain nets at every upscaling factor
     python -m evaluation.report results/ --figures DIR   # draw them by factor, number of samples and layer
     python -m evaluation.report results/ --collect evaluation/evidence/NAME      # keep the runs' numbers, no weights
@@ -32,6 +33,9 @@ def parser_of_results(**options):
     }.items():
         subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)
     parser.add_argument("--match", default="", metavar="REGEX", help="only rows whose data set and label it matches")
+    parser.add_argument(
+        "--against", default="", metavar="REGEX", help="differences from the row that it matches, instead"
+    )
     parser.set_defaults(subject="scores")
     return parser
 
@@ -62,10 +66,21 @@ import shlex
 import statistics
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 
 from evaluation.claims import verdicts
 from evaluation.measures import BANDS
-from evaluation.runs import SETTINGS, chosen, collect, group_runs, load_runs, missing_runs, scale_and_plain, settings_of
+from evaluation.paired import rmse_difference, seed_difference
+from evaluation.runs import (
+    SETTINGS,
+    alike_but_for_rate,
+    chosen,
+    collect,
+    group_runs,
+    load_runs,
+    missing_runs,
+    scale_and_plain,
+)
 from models import SYMMETRIES
 from utils import TEST_STEPS, InputError, exit_code, replacing
 
@@ -269,10 +284,7 @@ def measure_tables(groups):
 
 def rates_table(groups):
     """Validation of the nets for which several learning rates were tried, with the seed that all of these have."""
-    likes = {}
-    for group in groups:
-        likes.setdefault(settings_of({**group.runs[0], "learning_rate": None}), []).append(group)
-    likes = [like for like in likes.values() if len(like) > 1]
+    likes = [like for like in alike_but_for_rate(groups) if len(like) > 1]
     if not likes:
         return []
     rates = sorted({group["learning_rate"] for like in likes for group in like})
@@ -291,6 +303,32 @@ def rates_table(groups):
         rows.append((label, ["1", *(found.get(rate) for rate in rates)]))
     note = "RMSE of roll-outs over --valid_length frames; the other seeds take the best"
     return [Table(f"{groups[0].title}: validation by learning rate", ["n", *map(str, rates)], rows, note)]
+
+
+def difference_table(groups, reference):
+    """Differences of every row from the one that ``reference`` matches, a regular expression as of ``--match``.
+
+    Raises:
+        InputError: more than one row matches.
+    """
+    found = [group for group in groups if re.search(reference, f"{group.title} {group.label}")]
+    if not found:
+        return []
+    if len(found) > 1:
+        raise InputError(f"--against {reference} matches {len(found)} rows: {', '.join(g.label for g in found[:5])}")
+    (own,) = found
+    others = [group for group in groups if group is not own]
+    columns = {f"RMSE {name}": [rmse_difference(group, own, name) for group in others] for name in test_sets(groups)}
+    columns["ESE test"] = [seed_difference(group, own, "scores", "test", "ese") for group in others]
+    columns = {name: cells for name, cells in columns.items() if any(cells)}  # windows of many sizes have no errors
+    rows = dict(zip(others, zip(*columns.values(), strict=True), strict=True))
+    valid = format(own.mean("valid_rmse"), ".3f")
+    note = f"less {own.label}, whose validation is {valid}; 95 % intervals, paired by seed and window"
+
+    def cells(group):
+        return [number(group, "valid_rmse"), *(cell and str(cell) for cell in rows[group])]
+
+    return [table_of(others, "differences", ["validation", *columns], cells, note)]
 
 
 def authors_table(groups):
@@ -441,13 +479,14 @@ def verdict_lines(groups, markdown):
     return "\n".join(lines)
 
 
-def report_of(folders, form="text", subject="scores", match=""):
+def report_of(folders, form="text", subject="scores", match="", against=""):
     """The report on the runs in ``folders`` as one string.
 
     Args:
         form: "text", "markdown" or "csv".
         subject: "scores" (with errors of equivariance and costs), "rmse", "measures", "rates", "factors" or "verdicts".
             Tables but "rates" have each net with its best learning rate.
+        against: see :func:`difference_table`; if given, these tables in place of the subject's.
         match: a regular expression that the data set and the label of a row must match, such as "RBC Unet".
 
     Raises:
@@ -474,8 +513,12 @@ def report_of(folders, form="text", subject="scores", match=""):
         "rates": rates_table,
         "factors": factor_tables,
     }[subject]
+    if against:
+        tables = partial(difference_table, reference=against)
     parts = [render(table) for members in experiments.values() for table in tables(members)]
     if not parts:
+        if against:
+            raise InputError(f"--against {against} matches no row, such as {groups[0].title} {groups[0].label}")
         lack = {
             "measures": "run with measures (earlier runs have none)",
             "rates": "net of several learning rates",
@@ -514,7 +557,7 @@ def with_reports(text, root):
         if "<!-- report:" in old:
             raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
         args = parser_of_results().parse_args(shlex.split(arguments))
-        body = report_of([root / folder for folder in args.results], "markdown", args.subject, args.match)
+        body = report_of([root / folder for folder in args.results], "markdown", args.subject, args.match, args.against)
         return f"{opening}\n{body}\n\n{closing}"
 
     result, count = MARKED.subn(again, text)
@@ -541,7 +584,7 @@ def main(argv=None):
     if args.figures is not None:
         draw(args.results, args.figures)
         return
-    print(report_of(args.results, args.form, args.subject, args.match))
+    print(report_of(args.results, args.form, args.subject, args.match, args.against))
 
 
 if __name__ == "__main__":

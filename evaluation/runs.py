@@ -265,17 +265,28 @@ def group_runs(runs):
     return sorted(groups, key=order)
 
 
+def alike_but_for_rate(groups):
+    """Lists of the groups that differ in nothing but the learning rate."""
+    likes = {}
+    for group in groups:
+        likes.setdefault(settings_of({**group.runs[0], "learning_rate": None}), []).append(group)
+    return [*likes.values()]
+
+
 def chosen(groups):
     """The groups without those that were only to find a learning rate.
 
     Of groups alike but for it, that of most seeds stays, of these that of the best validation.
     """
-    likes = {}
-    for group in groups:
-        settings = {**group.runs[0], "learning_rate": None}
-        likes.setdefault(settings_of(settings), []).append(group)
-    best = [min(like, key=lambda group: (-len(group.runs), group.mean("valid_rmse"))) for like in likes.values()]
+    best = [
+        min(like, key=lambda group: (-len(group.runs), group.mean("valid_rmse"))) for like in alike_but_for_rate(groups)
+    ]
     return [group for group in groups if group in best]
+
+
+def unchanged(group):
+    """Whether a group is of the net of its symmetry: not augmented, in no frame, no variant; strict or relaxed."""
+    return not (group["augment"] or group["frame"] or group["variant"])
 
 
 def majority(values):

@@ -4,10 +4,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from evaluation.runs import at, chosen, group_runs, load_runs, scale_and_plain
+from evaluation.runs import at, chosen, group_runs, load_runs, scale_and_plain, unchanged
 from evaluation.style import COLOURS, STYLE, curves, labels, legend_below, new_figure, plain_log, save
-
-CHANGES = ("augment", "frame", "variant")  # that make a net another than that of its symmetry
 
 
 def draw(folders, path):
@@ -110,8 +108,10 @@ def draw_worth(groups):
             and {*group["frame"], *group["augment"]} <= {name}
             and group.values("scores", name)
         ]
-        if any(map(changed, rows)) and any(group["symmetry"] == name for group in rows):
-            rows.sort(key=lambda group: (group["symmetry"] != "None", *(group[name] for name in CHANGES)))
+        if not all(map(unchanged, rows)) and any(group["symmetry"] == name for group in rows):
+            rows.sort(
+                key=lambda group: (group["symmetry"] != "None", group["augment"], group["frame"], group["variant"])
+            )
             panels[name] = rows
     if not panels:
         return None
@@ -123,17 +123,12 @@ def draw_worth(groups):
             for test_set, face, size in (("test", colour, 12), (name, "none", 30)):
                 errors = relative_errors(group, test_set)
                 axes.scatter(errors, [height] * len(errors), s=size, facecolors=face, edgecolors=colour, linewidths=0.8)
-            if group["symmetry"] == "None" and not changed(group):
+            if group["symmetry"] == "None" and unchanged(group):
                 axes.axvline(np.mean(relative_errors(group, "test")), color=colour, linewidth=0.6)
         axes.set_yticks(range(len(rows)), labels([{**group.runs[0], "seed": None} for group in rows]))
         axes.invert_yaxis()
         axes.set(title=f"filled: test, open: {name}", xlabel="RMSE / that of persistence")
     return figure
-
-
-def changed(group):
-    """Whether a net is another than that of its symmetry."""
-    return any(group[name] for name in CHANGES)
 
 
 def relative_errors(group, test_set):

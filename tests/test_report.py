@@ -129,6 +129,23 @@ def test_learning_rates(tmp_path, capsys):
     assert "ResNet UM learning_rate 0.001" in table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")[1]
 
 
+def test_differences_from_a_row(tmp_path, capsys):
+    """Less the row that is named, of equal windows; a set that has no errors by window is no column."""
+    errors = {"blocks": {"test": [0, 1]}, "test": [0.25, 0.25]}
+    for symmetry, error, ese in (("None", 0.25, 2.0), ("UM", 0.04, 0.5)):
+        folder = write_run(tmp_path, {"test": (error**0.5, ese), "Scale": (1, 1)}, symmetry=symmetry, valid_rmse=error)
+        (folder / "windows.json").write_text(json.dumps(errors | {"test": [error, error]}))
+    text = run_report(capsys, tmp_path, "--against", "ResNet$")
+    assert "RBC: differences" in text
+    assert "RMSE Scale" not in text
+    (row,) = (line for line in text.splitlines() if line.startswith("  ResNet UM"))
+    assert row.split()[2:] == "1 0.040 -0.300 [-0.300, -0.300] -1.500 [-1.500, -1.500]".split()
+    assert "(less ResNet, whose validation is 0.250;" in text
+    for regex, words in (("Moon", "matches no row, such as RBC ResNet"), ("RBC", "matches 2 rows: ResNet, ResNet UM")):
+        assert exit_code(lambda regex=regex: report.main([str(tmp_path), "--against", regex])) == 2
+        assert f"--against {regex} {words}" in capsys.readouterr().err
+
+
 def test_what_most_have_is_not_said(tmp_path):
     for width, length in ((1.0, 3), (0.5, 3), (0.25, 4)):
         write_run(tmp_path, same(0.3), symmetry="UM", width=width, output_length=length)
