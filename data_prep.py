@@ -3,7 +3,7 @@
     python data_prep.py rbc --raw rbc_data.pt
     python data_prep.py rbc --simulate small       convection made here instead of downloaded, in half a minute
     python data_prep.py rbc --simulate small --fields vector scalar    its temperature, too
-    python data_prep.py rbc --simulate small --test_ra 1e8 --name rbc_ra1e8    and a flow of another Rayleigh number to test on
+    python data_prep.py rbc --simulate small --test_ra 1e8 --name rbc_ra1e8    beside another flow
     python data_prep.py array --raw mine.npy --name mine               your own (T, C, H, W); then --dataset=mine
     python data_prep.py ocean --train atlantic.nc indian.nc north_pacific.nc --test south_pacific_test.nc
     python data_prep.py ocean --train currents/*.nc --tile 32 --max_land 0.2
