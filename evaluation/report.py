@@ -16,7 +16,17 @@ Runs that differ in the seed only are one row, mean +- sample standard deviation
 """
 
 import argparse
+import re
 from pathlib import Path
+
+
+def regex(word):
+    """An argparse type: a regular expression."""
+    try:
+        re.compile(word)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is no regular expression: {error}") from None
+    return word
 
 
 def parser_of_results(**options):
@@ -32,9 +42,11 @@ def parser_of_results(**options):
         "factors": "compare scale nets with plain nets by upscaling factor, and by frame, instead",
     }.items():
         subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)
-    parser.add_argument("--match", default="", metavar="REGEX", help="only rows whose data set and label it matches")
     parser.add_argument(
-        "--against", default="", metavar="REGEX", help="differences from the row that it matches, instead"
+        "--match", type=regex, default="", metavar="REGEX", help="only rows whose data set and label it matches"
+    )
+    parser.add_argument(
+        "--against", type=regex, default="", metavar="REGEX", help="differences from the row that it matches, instead"
     )
     parser.set_defaults(subject="scores")
     return parser
@@ -61,7 +73,6 @@ if __name__ == "__main__":
 
 import csv
 import io
-import re
 import shlex
 import statistics
 import sys

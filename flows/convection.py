@@ -7,9 +7,10 @@ from pathlib import Path
 from flows.arguments import CHANGES
 from flows.arrays import array_source, load_array
 from simulation.rayleigh_benard import PRESETS, rows_needed, simulate, temperature_file
-from utils import choose_device
+from utils import InputError, choose_device
 
 SETTINGS = {**PRESETS, "tiny": dataclasses.replace(PRESETS["tiny"], frames=200)}  # 20 hold no window of the default
+FINEST = 8  # times the rows of the flow to train on: 64 times as many points, in steps an eighth as long
 
 
 def convection_sources(args):
@@ -17,12 +18,14 @@ def convection_sources(args):
     if not args.simulate:
         return {"train": array_source([load_array(args.raw)], args.raw, args.stride, args.tile, args.fields)}
     settings = simulation(args)
-    sources = {"train": simulated(args, settings, f"rbc_{args.simulate}")}
-    if args.test_ra is not None:
-        other, faster = other_simulation(args, settings)
-        name = f"rbc_{args.simulate}_test_{args.test_ra:g}_{args.test_units}_seed{other.seed}"
-        sources["domain"] = simulated(args, other, name, faster)
-    return sources
+    if args.test_ra is None:
+        return {"train": simulated(args, settings, f"rbc_{args.simulate}")}
+    other, faster = other_simulation(args, settings)  # may be refused: before the first one is made
+    name = f"rbc_{args.simulate}_test_{args.test_ra:g}_{args.test_units}_seed{other.seed}"
+    return {
+        "train": simulated(args, settings, f"rbc_{args.simulate}"),
+        "domain": simulated(args, other, name, faster),
+    }
 
 
 def simulation(args):
@@ -42,10 +45,18 @@ def other_simulation(args, settings):
     Its rows are doubled until they carry the Rayleigh number, and as many points are stored. In units of the cell that
     was trained on, now heated more or less, velocities are sqrt(Ra' / Ra) times those in its own free-fall units
     (temperatures Ra' / Ra times), and frames as many times farther apart in free-fall times.
+
+    Raises:
+        InputError: a Rayleigh number that takes more than ``FINEST`` times the rows.
     """
     finer, needed = 1, rows_needed(args.test_ra, settings.pr)
     while settings.nz * finer < needed:
         finer *= 2
+        if finer > FINEST:
+            raise InputError(
+                f"--test_ra {args.test_ra:g} needs {needed} rows, more than {FINEST} times {settings.nz}: "
+                "raise --nz and --nx, or lower it"
+            )
     faster = math.sqrt(args.test_ra / settings.ra) if args.test_units == "cell" else 1.0
     sizes = {name: finer * getattr(settings, name) for name in ("nz", "nx", "store_every")}
     frames = max(settings.frames // 4, args.history + args.horizon)

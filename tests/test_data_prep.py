@@ -498,6 +498,7 @@ def test_a_finer_grid_where_the_rayleigh_number_wants_it():
         ("--simulate tiny --raw x.npy", "not allowed with argument"),
         ("--raw x.npy --ra 1e6", "--ra goes with --simulate"),
         ("--raw x.npy --test_ra 1e6", "--test_ra goes with --simulate"),
+        ("--simulate tiny --test_ra 1e40", "rows, more than 8 times 32: raise --nz"),
         ("--simulate tiny --test_ra 0", "'0' is not a number above 0"),
         ("--simulate tiny --device mars", "--device must be cpu, cuda or cuda:N, got mars"),
         ("", "one of the arguments --raw --simulate --print_download is required"),

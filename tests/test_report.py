@@ -141,6 +141,10 @@ def test_differences_from_a_row(tmp_path, capsys):
     (row,) = (line for line in text.splitlines() if line.startswith("  ResNet UM"))
     assert row.split()[2:] == "1 0.040 -0.300 [-0.300, -0.300] -1.500 [-1.500, -1.500]".split()
     assert "(less ResNet, whose validation is 0.250;" in text
+    with pytest.raises(SystemExit) as stop:
+        report.main([str(tmp_path), "--against", "("])
+    assert stop.value.code == 2
+    assert "'(' is no regular expression" in capsys.readouterr().err
     for regex, words in (("Moon", "matches no row, such as RBC ResNet"), ("RBC", "matches 2 rows: ResNet, ResNet UM")):
         assert exit_code(lambda regex=regex: report.main([str(tmp_path), "--against", regex])) == 2
         assert f"--against {regex} {words}" in capsys.readouterr().err
