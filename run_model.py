@@ -27,6 +27,7 @@ import json
 import math
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import timeit
@@ -106,19 +107,25 @@ def check_net(args):
 
 
 def best_learning_rate(args, config):
-    """That of the finished run with seed 0, but for it like the one of ``config``, that was best on validation.
+    """That of the finished runs but for rate and seed like the one of ``config`` that was best on validation.
+
+    Rates are compared by their means over the seeds that were run with all of them.
 
     Raises:
-        InputError: there is no such run.
+        InputError: there are no such runs.
     """
-    alike, found = set(IDENTITY) - {"seed", "learning_rate"} | OPTIONS[args.symmetry].options().keys(), []
+    alike, errors = set(IDENTITY) - {"seed", "learning_rate"} | OPTIONS[args.symmetry].options().keys(), {}
     for path in sorted(args.results.glob("*/metrics.json")):
         other = read_config(path.parent)
-        if other["seed"] == 0 and all(other[name] == config[name] for name in alike):
-            found.append((read_metrics(path.parent)["valid_rmse"], other["learning_rate"]))
-    if not found:
-        raise InputError(f"--learning_rate best: no finished run like this one with --seed 0 in {args.results}")
-    return min(found)[1]
+        if all(other[name] == config[name] for name in alike):
+            by_seed = errors.setdefault(other["learning_rate"], {})
+            by_seed[other["seed"]] = read_metrics(path.parent)["valid_rmse"]
+    shared = set.intersection(*map(set, errors.values())) if errors else ()
+    if not shared:
+        raise InputError(
+            f"--learning_rate best: no finished runs like this one in {args.results}, with a seed that all rates have"
+        )
+    return min(errors, key=lambda rate: statistics.mean(errors[rate][seed] for seed in shared))
 
 
 def check_data(args, meta):

@@ -35,8 +35,8 @@ def parse_args(argv=None, usage=None, **of_run):
         "--learning_rate",
         type=learning_rate,
         default=0.001,
-        help="of Adam in the first epoch (default 0.001); best: that of the run with seed 0 in --results, alike in all "
-        "else, whose validation was best",
+        help="of Adam in the first epoch (default 0.001); best: that of the runs in --results, alike in all but "
+        "the seed, whose validation was best, by the mean over the seeds that all rates have",
     )
     add("--decay_rate", type=float, default=0.95, help="factor on the learning rate per epoch (default 0.95)")
     add("--seed", type=int, default=0, help="of weights, order of samples and augmentation (default 0)")

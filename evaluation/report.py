@@ -294,24 +294,24 @@ def measure_tables(groups):
 
 
 def rates_table(groups):
-    """Validation of the nets for which several learning rates were tried, with the seed that all of these have."""
+    """Validation of the nets for which several learning rates were tried, over the seeds that all of these have."""
     likes = [like for like in alike_but_for_rate(groups) if len(like) > 1]
     if not likes:
         return []
     rates = sorted({group["learning_rate"] for like in likes for group in like})
     rows = []
     for like in likes:
-        seed = min(set.intersection(*(set(group.seeds) for group in like)), default=None)
-        found = {
-            group["learning_rate"]: Number(run["valid_rmse"])
-            for group in like
-            for run in group.runs
-            if run["seed"] == seed
-        }
+        shared = set.intersection(*(set(group.seeds) for group in like))
+        found = {}
+        for group in like:
+            errors = [run["valid_rmse"] for run in group.runs if run["seed"] in shared]
+            if errors:
+                std = statistics.stdev(errors) if len(errors) > 1 else None
+                found[group["learning_rate"]] = Number(statistics.mean(errors), std, len(errors))
         if found:
             min(found.values(), key=lambda cell: cell.mean).best = True
         label = like[0].label.replace(f" learning_rate {like[0]['learning_rate']}", "")
-        rows.append((label, ["1", *(found.get(rate) for rate in rates)]))
+        rows.append((label, [str(len(shared)), *(found.get(rate) for rate in rates)]))
     note = "RMSE of roll-outs over --valid_length frames; the other seeds take the best"
     return [Table(f"{groups[0].title}: validation by learning rate", ["n", *map(str, rates)], rows, note)]
 

@@ -125,8 +125,12 @@ def test_learning_rates(tmp_path, capsys):
     assert len(run_report(capsys, tmp_path, "--csv").split(",0.01,")) > 1  # the raw numbers are all there
     write_run(tmp_path, same(0.9), symmetry="UM", learning_rate=0.001, seed=1, valid_rmse=0.1)
     _, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate")
-    assert rows == {"ResNet UM": ["1", "0.700", "0.500*", "0.600"]}  # of the seed with which all were tried
+    assert rows == {"ResNet UM": ["1", "0.700", "0.500*", "0.600"]}  # of the seeds with which all were tried
     assert "ResNet UM learning_rate 0.001" in table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")[1]
+    for rate in (0.003, 0.01):
+        write_run(tmp_path, same(0.9), symmetry="UM", learning_rate=rate, seed=1, valid_rmse=0.8)
+    _, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate")
+    assert [cell[:5] for cell in rows["ResNet UM"]] == ["2", "0.400", "0.650", "0.700"]  # their means
 
 
 def test_differences_from_a_row(tmp_path, capsys):

@@ -384,27 +384,30 @@ def test_low_precision(data_dir, tmp_path, symmetry):
     assert rmse[0] == pytest.approx(rmse[1], rel=0.05)
 
 
-def test_the_best_learning_rate_is_that_of_seed_0(data_dir, tmp_path, capsys):
-    """Of runs alike in all else; a better one with another seed or net does not count."""
-    flags = ("--num_epoch", "1", "--learning_rate")
-    assert run(data_dir, tmp_path, *flags, "best", "--seed", "1") == 2
-    assert "--learning_rate best: no finished run like this one with --seed 0" in capsys.readouterr().err
-    errors = {}
-    for rate in ("0.0001", "0.004"):
-        assert run(data_dir, tmp_path, *flags, rate) == 0
-        (folder,) = tmp_path.glob(f"*_lr{float(rate):g}_*")
-        errors[rate] = json.loads((folder / "metrics.json").read_text())["valid_rmse"]
-    best, other = sorted(errors, key=errors.get)
-    for name, change in (("another net", {"width": 0.5}), ("another seed", {"seed": 2})):
-        shutil.copytree(folder, tmp_path / name)
-        config = json.loads((folder / "config.json").read_text()) | {"learning_rate": 0.9, **change}
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
-        metrics = json.loads((folder / "metrics.json").read_text()) | {"valid_rmse": 0.0}
-        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
-    assert run(data_dir, tmp_path, *flags, "best", "--seed", "1") == 0
-    (folder,) = tmp_path.glob("*_seed1_*")
-    assert json.loads((folder / "config.json").read_text())["learning_rate"] == float(best)
-    assert f"_lr{float(best):g}_" in folder.name
+def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys):
+    """By the mean over the seeds that all rates have, of runs alike in all else."""
+    flags = (*FINISHED, "--learning_rate", "best", "--seed", "9")
+    assert run(data_dir, tmp_path, *flags) == 2
+    assert "--learning_rate best: no finished runs like this one" in capsys.readouterr().err
+    settings, results = read(finished)
+
+    def write(name, error, **changes):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({**settings, **changes}))
+        (tmp_path / name / "metrics.json").write_text(json.dumps({**results, "valid_rmse": error}))
+
+    errors = {0.001: [0.3, 0.3, 0.3], 0.002: [0.1, 0.4, 0.6], 0.004: [0.35, 0.35, 0.35, 0.0]}
+    for rate, by_seed in errors.items():
+        for seed, error in enumerate(by_seed):
+            write(f"{rate} {seed}", error, learning_rate=rate, seed=seed)
+    write("another net", 0.0, learning_rate=0.9, width=0.5)
+    assert run(data_dir, tmp_path, *flags) == 0
+    (folder,) = tmp_path.glob("*_seed9_*")
+    assert json.loads((folder / "config.json").read_text())["learning_rate"] == 0.001
+    assert "_lr0.001_" in folder.name
+    write("another rate", 0.0, learning_rate=0.9, seed=7)
+    assert run(data_dir, tmp_path, *flags, "--no_resume") == 2
+    assert "with a seed that all rates have" in capsys.readouterr().err
 
 
 def test_other_windows_of_scale_are_another_test(data_dir, copied, capsys):
