@@ -1,5 +1,7 @@
 """Heat in a periodic box, simulated here, whole trajectories to every split."""
 
+import numpy as np
+
 from flows.source import grid_source
 from flows.splits import share_trajectories
 from simulation.heat import simulate
@@ -14,7 +16,8 @@ def heat_sources(args):
         args: ``points`` to a side, ``diffusivity``, ``history``, ``horizon``, ``seed``.
     """
     length = args.history + args.horizon + STARTS - 1
-    frames = simulate(TRAJECTORIES, length, args.points, args.diffusivity, args.seed).flatten(0, 1).float().numpy()
+    frames = simulate(TRAJECTORIES, length, args.points, args.diffusivity, args.seed)
+    frames = frames.reshape(-1, *frames.shape[2:]).astype(np.float32)
     source = grid_source(
         lambda begin, end: frames[begin:end],
         frames.shape[2:],

@@ -10,8 +10,8 @@ H/U, temperatures in the difference Delta of the walls), periodic in x, z up:
 Space: staggered grid of square cells (Harlow and Welch, Phys. Fluids 8, 2182, 1965), central fluxes of second order;
 u lives on the left face of its cell, w on the bottom face, T in the centre.
 Time: the three-stage, third-order Runge-Kutta scheme of Wray (Spalart, Moser and Rogers, J. Comput. Phys. 96, 297,
-1991), explicit throughout. Every stage ends with the exact projection onto div u = 0: the Laplacian of the grid is
-diagonal under the Fourier transform in x and the cosine transform in z.
+1991), explicit throughout. Every stage ends with the exact projection onto div u = 0
+(:class:`simulation.portable.Poisson`). A flow is the same, to the last bit, on every x86 CPU.
 """
 
 import json
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from simulation.portable import Poisson, between, cosine
 from utils import InputError, load_checkpoint, progress, save_checkpoint, write_json
 
 RK3 = ((8 / 15, 0), (5 / 12, -17 / 60), (3 / 4, -5 / 12))  # weights of this stage's and the last stage's rates
@@ -118,14 +119,7 @@ class RayleighBenard:
         diffusivity = torch.tensor([self.nu, self.nu, self.kappa], **options)
         self.diffusivity_per_h = diffusivity.view(3, 1, 1) / self.h
 
-        # eigenvectors (rows) and eigenvalues of the Laplacian in z, times h^2, and eigenvalues in x
-        rows, waves = torch.arange(nz, dtype=torch.float64), torch.arange(nx // 2 + 1, dtype=torch.float64)
-        cosines = torch.cos(math.pi / nz * rows[:, None] * (rows + 0.5)) * (2 / nz) ** 0.5
-        cosines[0] /= 2**0.5
-        laplacian = (2 * torch.cos(math.pi / nz * rows[:, None]) - 2) + (2 * torch.cos(2 * math.pi / nx * waves) - 2)
-        laplacian[0, 0] = math.inf  # the mean pressure is free
-        self.cosines, self.inverse_laplacian = cosines.to(**options), (1 / laplacian).to(**options)
-
+        self.poisson = Poisson(nz, nx, periodic=True, **options)
         self.state = torch.zeros(3, nz + 2, nx + 2, **options)
         self.set_fields(0, 0, initial_temperature(settings).to(**options))
 
@@ -179,9 +173,9 @@ class RayleighBenard:
         interior, rates = self.state[:, 1:-1, 1:-1], None
         for weight, weight_of_previous in RK3:
             previous, rates = rates, self._rates()
-            interior.add_(rates, alpha=weight * dt / self.h)
+            interior += rates * (weight * dt / self.h)
             if previous is not None:
-                interior.add_(previous, alpha=weight_of_previous * dt / self.h)
+                interior += previous * (weight_of_previous * dt / self.h)
             self._project()
 
     def _rates(self):
@@ -191,21 +185,20 @@ class RayleighBenard:
         also the velocities at those faces: one formula serves all three.
         """
         q = self.state
-        mean_x = torch.lerp(q[:, :, :-1], q[:, :, 1:], 0.5)
-        mean_z = torch.lerp(q[:, :-1], q[:, 1:], 0.5)
+        mean_x, mean_z = between(q, 2), between(q, 1)
 
         flux_x = (q[:, 1:-1, :-1] - q[:, 1:-1, 1:]).mul_(self.diffusivity_per_h)
         u_there = mean_x[0, 1:-1], mean_z[0, :-1, 1:], q[0, 1:-1, 1:]
         for flux, u, mean in zip(flux_x, u_there, mean_x[:, 1:-1], strict=True):
-            flux.addcmul_(u, mean)
+            flux += u * mean
 
         flux_z = (q[:, :-1, 1:-1] - q[:, 1:, 1:-1]).mul_(self.diffusivity_per_h)
         w_there = mean_x[1, 1:, :-1], mean_z[1, :, 1:-1], q[1, 1:, 1:-1]
         for flux, w, mean in zip(flux_z, w_there, mean_z[:, :, 1:-1], strict=True):
-            flux.addcmul_(w, mean)
+            flux += w * mean
 
         rates = (flux_x[:, :, :-1] - flux_x[:, :, 1:]).add_(flux_z[:, :-1]).sub_(flux_z[:, 1:])
-        rates[1].add_(mean_z[2, :-1, 1:-1], alpha=self.h)  # buoyancy
+        rates[1] += mean_z[2, :-1, 1:-1] * self.h  # buoyancy
         return rates
 
     def _project(self):
@@ -213,8 +206,7 @@ class RayleighBenard:
         u, w, _ = self.state
         w[1] = 0  # hot wall; at the cold one w is never changed
         u[:, -1] = u[:, 1]
-        transformed = torch.fft.rfft(self.cosines @ self._outflow()) * self.inverse_laplacian
-        pressure = self.cosines.T @ torch.fft.irfft(transformed, n=self.nx)
+        pressure = self.poisson.pressure(self._outflow())
         self.u.sub_(pressure).add_(pressure.roll(1, 1))
         w[2:-1, 1:-1].sub_(pressure[1:]).add_(pressure[:-1])
         self._fill_ghosts()
@@ -234,7 +226,7 @@ class RayleighBenard:
     def velocity(self):
         """u and w in cell centres, ``(2, nz, nx)``."""
         u, w, _ = self.state
-        return torch.stack((torch.lerp(u[1:-1, 1:-1], u[1:-1, 2:], 0.5), torch.lerp(w[1:-1, 1:-1], w[2:, 1:-1], 0.5)))
+        return torch.stack((between(u[1:-1, 1:], 1), between(w[1:, 1:-1], 0)))
 
     def vorticity(self):
         """dw/dx - du/dz at the corners of cells, both walls included, ``(nz + 1, nx)``."""
@@ -251,7 +243,7 @@ class RayleighBenard:
         """Heat flux over that of conduction at the hot wall, at the cold wall and on average over the volume."""
         hot = (1 - 2 * self.temperature[0].mean().item()) / self.h
         cold = (1 + 2 * self.temperature[-1].mean().item()) / self.h
-        convected = self.w[1:-1] * torch.lerp(self.temperature[:-1], self.temperature[1:], 0.5)
+        convected = self.w[1:-1] * between(self.temperature, 0)
         return hot, cold, 1 + convected.sum().item() * self.h / self.nx / self.kappa
 
 
@@ -259,11 +251,10 @@ def initial_temperature(settings):
     """Conduction, 4 pairs of rolls in a box of aspect ratio 7, and noise: ``(nz, nx)``, float64."""
     nz, nx = settings.nz, settings.nx
     roll_pairs = max(round(4 / 7 * nx / nz), 1)
-    z = ((torch.arange(nz, dtype=torch.float64) + 0.5) / nz)[:, None]
-    x = (torch.arange(nx, dtype=torch.float64) + 0.5) / nx
+    z, x = ((np.arange(nz) + 0.5) / nz)[:, None], (np.arange(nx) + 0.5) / nx
     generator = torch.Generator().manual_seed(settings.seed)
-    noise = 2 * torch.rand(nz, nx, dtype=torch.float64, generator=generator) - 1
-    return 0.5 - z + 0.1 * torch.sin(math.pi * z) * (noise + torch.cos(2 * math.pi * roll_pairs * x))
+    noise = 2 * torch.rand(nz, nx, dtype=torch.float64, generator=generator).numpy() - 1
+    return torch.from_numpy(0.5 - z + 0.1 * cosine(z - 0.5) * (noise + cosine(2 * roll_pairs * x)))
 
 
 # ---------------------------------------------------------------- to disk
