@@ -60,13 +60,13 @@ from utils import (
     connect,
     exit_code,
     forecast,
-    keep_memory,
     load_checkpoint,
     processes,
     rank,
     replacing,
     set_precision,
     train,
+    tune_cpu,
     wait_for_all,
     write_json,
 )
@@ -415,7 +415,7 @@ def main(argv=None):
         args = take_net_from_run(argv, args.evaluate)
     args.device = connect(choose_device(args.device))
     if args.device.type == "cpu":
-        keep_memory()
+        tune_cpu()
     if args.predict is not None:
         check_run(args.predict)
         check_output(args.output)

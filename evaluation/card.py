@@ -65,7 +65,7 @@ def own_error(model, symmetry, frames, setting):
     if group.keeps_shape:
         g = group.sample(len(frames), torch.Generator().manual_seed(0))
     forecast = lambda frames, mask: setting.roll_out(model, frames, 1)  # noqa: E731
-    return equivariance_error(forecast, group, g, frames[:, :FRAMES])[1].item()
+    return equivariance_error(forecast, group, g, frames[:, :FRAMES])["relative"].item()
 
 
 def cell(net, setting):

@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from evaluation.equivariance import equivariance_error
-from evaluation.measures import summarise, window_measures
+from evaluation.measures import BANDS, summarise, window_measures
 from evaluation.spectrum import log_spectrum, resolved_rings, spectrum_error
 from models.fields import energetic
 from utils import MeanSquare, forecast, gather, processes, share
@@ -223,7 +223,7 @@ def mean_over_windows(rows):
     rows = list(rows)
     weights = np.array([row["windows"] for row in rows])
     means = {}
-    for name in rows[0].keys() - {"windows", "window_mse", "measures"}:
+    for name in rows[0].keys() - {"windows", "window_mse", "measures", *BANDS}:
         values = np.array([row[name] for row in rows])
         if name.startswith("ese"):
             means[name] = float(np.average(values, 0, weights))
@@ -242,7 +242,7 @@ def validation_rmse(model, windows, settings):
 
 @torch.inference_mode()
 def equivariance_of(forecast, tests, past, steps, batch_size):
-    """Equivariance error of a forecast on a few windows of a test set: ``{"absolute": .., "relative": ..}``.
+    """Equivariance error of a forecast on a few windows of a test set, see :func:`equivariance_error`.
 
     Where batches must share a group element, also ``by_factor``. None where the set is not transformed, or where the
     transforms of what the forecast reads are all shorter than that (of scale, all factors are below 1).
@@ -265,8 +265,8 @@ def equivariance_of(forecast, tests, past, steps, batch_size):
             return torch.cat([forecast(f, steps, m) for f, m in zip(frames.split(size), masks, strict=False)])
 
         frames, mask = tests.windows.read(index, past, 0)
-        pair = equivariance_error(in_pieces, symmetry, elements[index], frames, mask)
-        return dict(zip(("absolute", "relative"), (error.item() for error in pair), strict=True))
+        found = equivariance_error(in_pieces, symmetry, elements[index], frames, mask)
+        return {name: error.item() for name, error in found.items() if not error.isnan()}
 
     index = spread(torch.cat(usable).sort().values, EQUIVARIANCE_WINDOWS)
     if symmetry.keeps_shape:

@@ -77,10 +77,10 @@ from utils import (
     choose_device,
     derive_kernels,
     exit_code,
-    keep_memory,
     precision,
     roll_out,
     set_precision,
+    tune_cpu,
     write_json,
 )
 
@@ -480,7 +480,7 @@ def main(argv=None):
 
     set_precision(args.amp)
     if args.device.type == "cpu":
-        keep_memory()
+        tune_cpu()
     flags = {name: getattr(args, name) for name in ("width", "device", "amp", "channels_last", "compile", "checkpoint")}
     where = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine()
     chosen = [name for name in ("channels_last", "compile", "checkpoint") if flags[name]]

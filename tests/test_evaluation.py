@@ -298,14 +298,14 @@ def test_equivariance_error_in_closed_form():
     def constant(frames, mask):
         return torch.ones_like(frames[:, -1:])
 
-    absolute, relative = equivariance_error(constant, SYMMETRIES["UM"], c, frames)
-    assert absolute.item() == pytest.approx(math.sqrt((9 + 16) / 2))
-    assert relative.item() == pytest.approx(math.sqrt(25 / (16 + 25)))
+    errors = equivariance_error(constant, SYMMETRIES["UM"], c, frames)
+    assert errors["absolute"].item() == pytest.approx(math.sqrt((9 + 16) / 2))
+    assert errors["relative"].item() == pytest.approx(math.sqrt(25 / (16 + 25)))
 
     def last(frames, mask):
         return frames[:, -1:]
 
-    assert equivariance_error(last, SYMMETRIES["UM"], c, frames)[0] == 0
+    assert equivariance_error(last, SYMMETRIES["UM"], c, frames)["absolute"] == 0
 
 
 def test_equivariance_error_of_nothing():
@@ -318,8 +318,34 @@ def test_equivariance_error_of_nothing():
         return 0.9 * frames[:, -1:]
 
     for g in (torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.5])):
-        errors = torch.stack(equivariance_error(damped, SYMMETRIES["Mag"], g, frames, mask))
-        assert errors.max() < 1e-6  # nor is it NaN
+        errors = equivariance_error(damped, SYMMETRIES["Mag"], g, frames, mask)
+        assert errors["absolute"] < 1e-6 > errors["relative"]  # nor are they NaN
+
+
+def test_equivariance_error_by_wavenumber():
+    """f(w) = w + mean(u) cos(k x) is off by c_u cos(k x) under uniform motion: in the band of k, over w there."""
+    x = 2 * math.pi * torch.arange(32).double() / 32
+    waves = {"low": 2, "mid": 4, "high": 10}
+    flow = torch.zeros(3, 2, 2, 32, 32, dtype=torch.float64)
+    flow[:, :, 0] = sum(3 * torch.cos(k * x) for k in waves.values())
+    c = torch.tensor([[1.0, 0.5]]).double().expand(3, 2)
+    mask = torch.ones(3, 1, 32, 32, dtype=torch.bool)
+    mask[2, 0, 5, 5] = False  # land: of this window nothing counts
+    flow[2] *= 7
+    for name, k in waves.items():
+
+        def forecast(frames, mask, k=k):
+            last = frames[:, -1:].clone()
+            last[:, :, 0] += last[:, :, 0].mean((-2, -1), keepdim=True) * torch.cos(k * x)
+            return last
+
+        errors = equivariance_error(forecast, SYMMETRIES["UM"], c, flow, mask)
+        expected = math.sqrt(0.5 / (9 / 2 + (1.25 if name == "low" else 0)))  # the mean counts as low
+        assert errors[name].item() == pytest.approx(expected, rel=1e-6)
+        assert all(errors[other] < 1e-6 for other in waves.keys() - {name})
+    errors = equivariance_error(forecast, SYMMETRIES["UM"], c, flow, mask & (x > 1))
+    assert errors["low"].isnan()
+    assert errors["relative"] > 0
 
 
 def test_error_on_transformed_data_is_bounded():
@@ -333,7 +359,7 @@ def test_error_on_transformed_data_is_bounded():
 
     transformed_error = rmse(forecast(symmetry.act(factor, x), None), symmetry.act(factor, y))
     error = rmse(forecast(x, None), y)
-    assert transformed_error <= 1.7 * error + equivariance_error(forecast, symmetry, factor, x)[0]
+    assert transformed_error <= 1.7 * error + equivariance_error(forecast, symmetry, factor, x)["absolute"]
 
 
 # ---------------------------------------------------------------- on a GPU
@@ -354,7 +380,7 @@ def test_measures_on_a_gpu():
             return frames[:, -1:].tanh()
 
         found = [rmse(p, t, m), rmse(p, t, m, per_step=True), energy_spectrum_error(p, t, m), log_spectrum(p, m)]
-        found += equivariance_error(forecast, SYMMETRIES["UM"], c.to(device), p, m)
+        found += equivariance_error(forecast, SYMMETRIES["UM"], c.to(device), p, m).values()
         assert all(value.device.type == device for value in found)
         return [value.cpu() for value in found]
 

@@ -87,7 +87,7 @@ def test_a_step_stays_on_its_device(symmetry, architecture):
         MeanSquare().add(prediction, frames[:, 4:], mask).sum().backward()
         assert all(parameter.grad.is_meta for parameter in model.parameters())
         errors = equivariance_error(lambda x, land: roll_out(model, x, 3, land), group, g, frames[:, :4], mask)
-        measures = *errors, energy_spectrum_error(prediction, frames[:, 4:], mask)
+        measures = *errors.values(), energy_spectrum_error(prediction, frames[:, 4:], mask)
         assert all(measure.is_meta for measure in measures)
 
 
@@ -700,14 +700,27 @@ def test_infinite_is_not_finite():
             utils.check_finite(value, 7)
 
 
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="a CPU that cannot")
+def test_tiny_numbers_are_zero_on_every_thread():
+    program = """
+import torch
+from utils import tune_cpu
+tune_cpu()
+torch.set_num_threads(2)
+print((torch.full((1_000_000,), 1e-38) / 100).count_nonzero().item())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "0\n"  # 1,000,000 otherwise
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
 def test_freed_memory_is_kept():
     """In the end large tensors take the pages of those before; the system counts the pages that it has to provide."""
     program = """
 import torch
 from resource import RUSAGE_SELF, getrusage
-from utils import keep_memory
-keep_memory()
+from utils import tune_cpu
+tune_cpu()
 for _ in range(10):
     torch.ones(50_000_000)
 before = getrusage(RUSAGE_SELF).ru_minflt
