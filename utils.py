@@ -402,7 +402,6 @@ class MeanSquare:
 
 # ---------------------------------------------------------------- training
 
-WEIGHT_DECAY = 4e-4
 PATIENCE = 50  # epochs before early stopping may strike
 
 
@@ -426,6 +425,7 @@ class Training:
     patience: int = 0  # epochs without a better validation that end the training; 0: the release's rule
     epoch_windows: int = 0  # windows per epoch, drawn again and again where there are fewer; 0: each once
     relaxed: float | None = None  # how strongly deviations from the symmetry decay; None: the net has none
+    weight_decay: float = 4e-4  # of Adam: added to the gradient, times the weight; the release's
     penalty: float = 0.0  # weight in the loss of how unequal the weights of the second paper's layers are
 
 
@@ -495,7 +495,8 @@ def make_optimizer(model, settings):
     apart = set(deviations(model).values())
     groups = [{"params": [weight for weight in model.parameters() if weight not in apart]}]
     groups += [{"params": [*apart], "weight_decay": 0.0}] if apart else []
-    return torch.optim.Adam(groups, settings.learning_rate, (0.9, 0.999), weight_decay=WEIGHT_DECAY, fused=True)
+    options = {"weight_decay": settings.weight_decay, "fused": True}
+    return torch.optim.Adam(groups, settings.learning_rate, (0.9, 0.999), **options)
 
 
 def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):

@@ -69,6 +69,7 @@ TERMS = (
     "valid_length",
     "train_fraction",
     "scale_windows",
+    "weight_decay",
     "padding",
     "amp",
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from flows.arguments import DATASETS
 from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, PADDINGS, match
 
+WEIGHT_DECAY = 4e-4  # of the release
 TEST_SETS = ("domain", *(name for name in OPTIONS if name != "None"))  # beside "test"
 
 
@@ -39,6 +40,12 @@ def parse_args(argv=None, usage=None, **of_run):
         "the seed, whose validation was best, by the mean over the seeds that all rates have",
     )
     add("--decay_rate", type=float, default=0.95, help="factor on the learning rate per epoch (default 0.95)")
+    add(
+        "--weight_decay",
+        type=float,
+        default=WEIGHT_DECAY,
+        help=f"of Adam: what is added to the gradient, times the weight (default {WEIGHT_DECAY:g})",
+    )
     add("--seed", type=int, default=0, help="of weights, order of samples and augmentation (default 0)")
 
     add("--data_dir", type=Path, default=Path("data"), help="where data_prep.py wrote (default data)")
@@ -196,8 +203,9 @@ def check_args(args):
         raise ValueError(f"--kernel_size must be odd and positive, got {args.kernel_size}")
     if args.relaxed is not None and not 0 <= args.relaxed < math.inf:
         raise ValueError(f"--relaxed must be a number from 0 on, got {args.relaxed}")
-    if not 0 <= args.penalty < math.inf:
-        raise ValueError(f"--penalty must be a number from 0 on, got {args.penalty}")
+    for name in ("weight_decay", "penalty"):
+        if not 0 <= getattr(args, name) < math.inf:
+            raise ValueError(f"--{name} must be a number from 0 on, got {getattr(args, name)}")
     if args.relaxed is None and args.deviation != DEVIATIONS[0]:
         raise ValueError("--deviation goes with --relaxed")
     if not 0 < args.train_fraction <= 1:
@@ -234,6 +242,8 @@ def run_name(args):
         name += f"_{args.padding}"
     if args.relaxed is not None:
         name += f"_relaxed{args.relaxed:g}" + f"_{args.deviation}" * (args.deviation != DEVIATIONS[0])
+    if args.weight_decay != WEIGHT_DECAY:
+        name += f"_weightdecay{args.weight_decay:g}"
     if args.penalty:
         name += f"_penalty{args.penalty:g}"
     if args.augment:

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from evaluation.ablation import variant_of
+from evaluation.flags import WEIGHT_DECAY
 from flows.arguments import DATASETS
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.options import DEVIATIONS
@@ -19,12 +20,13 @@ from utils import InputError, replacing, write_json
 # data.
 IDENTITY = ("dataset", "architecture", "symmetry", "kernel_size", "input_length", "output_length", "batch_size")
 IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant", "relaxed", "deviation", "augment")
-IDENTITY += ("padding", "penalty", "train_fraction", "amp", "valid_length", "patience", "scale_windows", "data")
-LATER = {"padding": ""}  # what runs were before there was the setting
+IDENTITY += ("padding", "weight_decay", "penalty", "train_fraction", "amp", "valid_length", "patience")
+IDENTITY += ("scale_windows", "data")
+LATER = {"padding": "", "weight_decay": WEIGHT_DECAY}  # what runs were before there was the setting
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
-SWEEP = ("dataset", "width", "num_epoch", "train_fraction", "padding", "amp")
+SWEEP = ("dataset", "width", "num_epoch", "weight_decay", "train_fraction", "padding", "amp")
 
 
 # ---------------------------------------------------------------- one run
@@ -243,6 +245,7 @@ def group_runs(runs):
             "padding": "",
             "relaxed": None,
             "deviation": DEVIATIONS[0],
+            "weight_decay": WEIGHT_DECAY,
             "penalty": 0.0,
             **SYMMETRIES[group["symmetry"]].options(),
         }

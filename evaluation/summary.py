@@ -172,7 +172,7 @@ def windows(group):
 def but_fraction(group):
     """What the nets of one curve share: all that a sweep shares except the fraction of the training windows."""
     names = ("architecture", "symmetry", "width", "num_epoch", "amp", "variant", "padding")
-    names += ("relaxed", "deviation", "penalty", *group.options)
+    names += ("relaxed", "deviation", "weight_decay", "penalty", *group.options)
     return group.data, tuple(group["frame"]), *(group[name] for name in names)
 
 

@@ -443,6 +443,7 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
         "relaxed": None,
         "deviation": "gains",
         "padding": "",
+        "weight_decay": 4e-4,
         "penalty": 0.0,
         "scale_windows": 0,
         "data": "a",

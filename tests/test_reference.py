@@ -62,12 +62,13 @@ def loss_and_gradient(a, b, batch):
     return loss, gradient, squares, points
 
 
-def test_training_is_adam_on_the_masked_loss(tmp_path):
+@pytest.mark.parametrize("decay", [4e-4, 0.3])
+def test_training_is_adam_on_the_masked_loss(decay, tmp_path):
     """Two epochs of three batches: weights, learning rates, RMSE of training and validation."""
     (train, samples), (valid, held_out) = (
         split_with_land(tmp_path, name, count, seed) for name, count, seed in (("train", 11, 0), ("valid", 7, 1))
     )
-    model, settings = Affine(), Training(3, 2, 4, 2, 0.05, 0.5, seed=3)
+    model, settings = Affine(), Training(3, 2, 4, 2, 0.05, 0.5, seed=3, weight_decay=decay)
     history = utils.train(model, train, partial(validation_rmse, model, valid, settings), settings, tmp_path)
 
     weights = np.array([[0.9, 1.1], [0.3, -0.2]])
@@ -78,7 +79,7 @@ def test_training_is_adam_on_the_masked_loss(tmp_path):
         for batch in (order[:4], order[4:8], order[8:]):
             _, gradient, batch_squares, batch_points = loss_and_gradient(*weights, [samples[i] for i in batch])
             squares, points = squares + batch_squares, points + batch_points
-            gradient = gradient + 4e-4 * weights  # Adam's weight decay is an L2 term
+            gradient = gradient + decay * weights  # Adam's weight decay is an L2 term
             step += 1
             first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
             corrected = first / (1 - 0.9**step), second / (1 - 0.999**step)

@@ -97,6 +97,7 @@ def test_best_of_an_architecture_and_only_beside_others(tmp_path, capsys):
         "input_length=10",
         "train_fraction=0.5",
         "padding=circular",
+        "weight_decay=0.5",
     ],
 )
 def test_other_settings_are_another_row(tmp_path, capsys, setting):
@@ -106,7 +107,7 @@ def test_other_settings_are_another_row(tmp_path, capsys, setting):
     _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
     default = vars(parse_args(["--num_epoch=3"]))[name]
     # these are said where they are not 1, or not the net's own
-    usual = "" if name in ("width", "train_fraction", "padding") else f" {name} {default}"
+    usual = "" if name in ("width", "train_fraction", "padding", "weight_decay") else f" {name} {default}"
     assert {label: cells[:2] for label, cells in rows.items() if label != "persistence"} == {
         f"ResNet UM{usual}": ["1", "0.300*"],
         f"ResNet UM {name} {value}": ["1", "0.900"],

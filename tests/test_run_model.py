@@ -623,6 +623,7 @@ def test_quick_runs_what_it_lists(tmp_path, code):
         ("--kernel_size 4", "--kernel_size must be odd and positive, got 4"),
         ("--input_length 0", "--input_length must be positive, got 0"),
         ("--learning_rate -1", "--learning_rate must be positive, got -1.0"),
+        ("--weight_decay -1", "--weight_decay must be a number from 0 on, got -1.0"),
         ("--learning_rate nan", "--learning_rate must be positive, got nan"),
         ("--width 0", "--width must be positive, got 0.0"),
         ("--num_epoch 0", "--num_epoch must be positive, got 0"),
