@@ -70,8 +70,8 @@ small() {
 
 # study DATASET ARCHITECTURE WIDTH SCALE_WIDTH: what are the layers worth? Question by question, each with its rivals, and
 # seed by seed, so that whatever is finished is a smaller study. Nets are trained until eight epochs were no better, on
-# roll-outs as long as the test's, with the learning rate that seeds 0 to 2 were best with on validation, by their mean:
-# one seed chooses it badly (docs/what-the-layers-are-worth.md).
+# roll-outs as long as the test's, with the learning rate and weight decay that seeds 0 to 2 were best with on validation,
+# by their mean: one seed chooses badly, and the paper's decay does not suit every net (docs/what-the-layers-are-worth.md).
 terms="--input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95"
 study() {
     for question in UM Mag Rot Scale Relaxed; do
@@ -83,12 +83,14 @@ study() {
     done
 }
 
-# rated SEED FLAGS: a run with each of the learning rates to try if the seed is 0 to 2, else with the best of these
+# rated SEED FLAGS: a run with each of the settings to try if the seed is 0 to 2, else with the best of these
 rated() {
-    rates=best
-    [ "$1" -le 2 ] && rates="0.003 0.001 0.01"
-    for rate in $rates; do
-        one "$@" --learning_rate=$rate
+    if [ "$1" -gt 2 ]; then
+        one "$@" --learning_rate=best
+        return
+    fi
+    for settings in 0.003/0.0004 0.001/0.0004 0.01/0.0004 0.003/0 0.001/0; do
+        one "$@" --learning_rate="${settings%/*}" --weight_decay="${settings#*/}"
     done
 }
 

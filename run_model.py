@@ -45,7 +45,7 @@ from evaluation.export import export
 from evaluation.predict import predict
 from evaluation.price import available_memory, peak_memory, training_price
 from evaluation.relaxation import make_strict, relative_deviations
-from evaluation.runs import IDENTITY, check_run, data_folder, locked, net_of, read_config, read_metrics, tile_of
+from evaluation.runs import IDENTITY, TUNED, check_run, data_folder, locked, net_of, read_config, read_metrics, tile_of
 from evaluation.score import Remembered, TestSet, equivariance_of, score, validation_rmse
 from flows.store import load_meta, new_folder, read_elements
 from flows.windows import Windows
@@ -106,26 +106,27 @@ def check_net(args):
         raise InputError(error) from None
 
 
-def best_learning_rate(args, config):
-    """That of the finished runs but for rate and seed like the one of ``config`` that was best on validation.
+def best_settings(args, config):
+    """What is ``TUNED`` in the finished runs, but for it and the seed like that of ``config``, that validated best.
 
-    Rates are compared by their means over the seeds that were run with all of them.
+    They are compared by their means over the seeds that all settings were run with.
 
     Raises:
         InputError: there are no such runs.
     """
-    alike, errors = set(IDENTITY) - {"seed", "learning_rate"} | OPTIONS[args.symmetry].options().keys(), {}
+    alike, errors = set(IDENTITY) - {"seed", *TUNED} | OPTIONS[args.symmetry].options().keys(), {}
     for path in sorted(args.results.glob("*/metrics.json")):
         other = read_config(path.parent)
         if all(other[name] == config[name] for name in alike):
-            by_seed = errors.setdefault(other["learning_rate"], {})
+            by_seed = errors.setdefault(tuple(other[name] for name in TUNED), {})
             by_seed[other["seed"]] = read_metrics(path.parent)["valid_rmse"]
     shared = set.intersection(*map(set, errors.values())) if errors else ()
     if not shared:
         raise InputError(
             f"--learning_rate best: no finished runs like this one in {args.results}, with a seed that all rates have"
         )
-    return min(errors, key=lambda rate: statistics.mean(errors[rate][seed] for seed in shared))
+    best = min(errors, key=lambda settings: statistics.mean(errors[settings][seed] for seed in shared))
+    return dict(zip(TUNED, best, strict=True))
 
 
 def check_data(args, meta):
@@ -192,7 +193,9 @@ def find_run(args, meta):
         "processes": processes(),
     }
     if args.learning_rate == "best":
-        config["learning_rate"] = args.learning_rate = best_learning_rate(args, config)
+        for name, value in best_settings(args, config).items():
+            config[name] = value
+            setattr(args, name, value)
     folder = args.results / run_name(args)
     if args.no_resume or not (folder / "config.json").exists():
         return folder, config, None

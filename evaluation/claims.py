@@ -1,11 +1,11 @@
 """Is each claim of the paper reproduced? Rules that are fixed before the runs are made.
 
 Nets are compared on the same data, with the same architecture, and by the same settings of training (``TERMS``), each
-with the learning rate that it wants, by validation (``evaluation.runs.chosen``). Differences of RMSE are paired by seed
-and test window, of ESE by seed, and have 95 % intervals (``evaluation.paired``); five seeds (``SEEDS``) are wanted. A
-finding *holds* or *fails* where its interval lies on one side, and is *open* where it holds 0. A claim is *reproduced*
-if all its findings hold, *not reproduced* if one fails and none holds, *open* if all are, *partly* reproduced in
-between, and *not decided* where no runs bear on it.
+with the learning rate and weight decay that it wants, by validation (``evaluation.runs.chosen``). Differences of RMSE
+are paired by seed and test window, of ESE by seed, and have 95 % intervals (``evaluation.paired``); five seeds
+(``SEEDS``) are wanted. A finding *holds* or *fails* where its interval lies on one side, and is *open* where it holds
+0. A claim is *reproduced* if all its findings hold, *not reproduced* if one fails and none holds, *open* if all are,
+*partly* reproduced in between, and *not decided* where no runs bear on it.
 
 1. A net keeps its error if the RMSE on its own transformed test set is within half a percent (``KEEPS``) of that on the
    original one, and the plain net's grows. Of Mag both are in units of persistence, because the strength of the flow
@@ -69,7 +69,6 @@ TERMS = (
     "valid_length",
     "train_fraction",
     "scale_windows",
-    "weight_decay",
     "padding",
     "amp",
 )

@@ -84,7 +84,8 @@ from evaluation.measures import BANDS
 from evaluation.paired import rmse_difference, seed_difference
 from evaluation.runs import (
     SETTINGS,
-    alike_but_for_rate,
+    TUNED,
+    alike_but_for_tuning,
     chosen,
     collect,
     group_runs,
@@ -294,26 +295,34 @@ def measure_tables(groups):
 
 
 def rates_table(groups):
-    """Validation of the nets for which several learning rates were tried, over the seeds that all of these have."""
-    likes = [like for like in alike_but_for_rate(groups) if len(like) > 1]
+    """Validation of the nets with which several learning rates or weight decays were tried, over the seeds of all."""
+    likes = [like for like in alike_but_for_tuning(groups) if len(like) > 1]
     if not likes:
         return []
-    rates = sorted({group["learning_rate"] for like in likes for group in like})
+
+    def tuned(group):
+        return tuple(group[name] for name in TUNED)
+
+    tried = sorted({tuned(group) for like in likes for group in like}, key=lambda settings: (-settings[1], settings[0]))
+    several = len({decay for _, decay in tried}) > 1
+    columns = [f"{rate:g}" + f"/{decay:g}" * several for rate, decay in tried]
     rows = []
     for like in likes:
         shared = set.intersection(*(set(group.seeds) for group in like))
-        found = {}
-        for group in like:
-            errors = [run["valid_rmse"] for run in group.runs if run["seed"] in shared]
-            if errors:
-                std = statistics.stdev(errors) if len(errors) > 1 else None
-                found[group["learning_rate"]] = Number(statistics.mean(errors), std, len(errors))
+        found = {
+            tuned(group): number_of([run["valid_rmse"] for run in group.runs if run["seed"] in shared])
+            for group in like
+            if shared
+        }
         if found:
             min(found.values(), key=lambda cell: cell.mean).best = True
-        label = like[0].label.replace(f" learning_rate {like[0]['learning_rate']}", "")
-        rows.append((label, [str(len(shared)), *(found.get(rate) for rate in rates)]))
+        label = like[0].label
+        for name in TUNED:
+            label = label.replace(f" {name} {like[0][name]}", "")
+        rows.append((label, [str(len(shared)), *(found.get(settings) for settings in tried)]))
     note = "RMSE of roll-outs over --valid_length frames; the other seeds take the best"
-    return [Table(f"{groups[0].title}: validation by learning rate", ["n", *map(str, rates)], rows, note)]
+    title = f"{groups[0].title}: validation by learning rate" + "/weight decay" * several
+    return [Table(title, ["n", *columns], rows, note)]
 
 
 def difference_table(groups, reference):

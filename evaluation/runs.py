@@ -23,10 +23,11 @@ IDENTITY += ("learning_rate", "decay_rate", "seed", "width", "frame", "variant",
 IDENTITY += ("padding", "weight_decay", "penalty", "train_fraction", "amp", "valid_length", "patience")
 IDENTITY += ("scale_windows", "data")
 LATER = {"padding": "", "weight_decay": WEIGHT_DECAY}  # what runs were before there was the setting
+TUNED = ("learning_rate", "weight_decay")  # what validation chooses for every net
 # What one experiment fixes: runs that share these and their data differ in the seed only.
 SETTINGS = (*(name for name in IDENTITY if name not in ("seed", "data")), "num_epoch")
 # What the models of one sweep share; learning rate, batch and lengths may be each model's own, as in the release.
-SWEEP = ("dataset", "width", "num_epoch", "weight_decay", "train_fraction", "padding", "amp")
+SWEEP = ("dataset", "width", "num_epoch", "train_fraction", "padding", "amp")
 
 
 # ---------------------------------------------------------------- one run
@@ -268,21 +269,22 @@ def group_runs(runs):
     return sorted(groups, key=order)
 
 
-def alike_but_for_rate(groups):
-    """Lists of the groups that differ in nothing but the learning rate."""
+def alike_but_for_tuning(groups):
+    """Lists of the groups that differ in nothing but what is ``TUNED``."""
     likes = {}
     for group in groups:
-        likes.setdefault(settings_of({**group.runs[0], "learning_rate": None}), []).append(group)
+        likes.setdefault(settings_of({**group.runs[0], **dict.fromkeys(TUNED)}), []).append(group)
     return [*likes.values()]
 
 
 def chosen(groups):
-    """The groups without those that were only to find a learning rate.
+    """The groups without those that were only to find a learning rate and a weight decay.
 
-    Of groups alike but for it, that of most seeds stays, of these that of the best validation.
+    Of groups alike but for these, that of most seeds stays, of these that of the best validation.
     """
     best = [
-        min(like, key=lambda group: (-len(group.runs), group.mean("valid_rmse"))) for like in alike_but_for_rate(groups)
+        min(like, key=lambda group: (-len(group.runs), group.mean("valid_rmse")))
+        for like in alike_but_for_tuning(groups)
     ]
     return [group for group in groups if group in best]
 

@@ -263,7 +263,6 @@ def test_only_equal_terms_are_compared(tmp_path):
             {"train_fraction": 0.5},
             {"scale_windows": 0},
             {"padding": "circular"},
-            {"weight_decay": 0},
         )
     ):
         write(tmp_path, 0.5, seed, symmetry="None", **other)

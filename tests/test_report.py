@@ -97,7 +97,6 @@ def test_best_of_an_architecture_and_only_beside_others(tmp_path, capsys):
         "input_length=10",
         "train_fraction=0.5",
         "padding=circular",
-        "weight_decay=0.5",
     ],
 )
 def test_other_settings_are_another_row(tmp_path, capsys, setting):
@@ -107,7 +106,7 @@ def test_other_settings_are_another_row(tmp_path, capsys, setting):
     _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
     default = vars(parse_args(["--num_epoch=3"]))[name]
     # these are said where they are not 1, or not the net's own
-    usual = "" if name in ("width", "train_fraction", "padding", "weight_decay") else f" {name} {default}"
+    usual = "" if name in ("width", "train_fraction", "padding") else f" {name} {default}"
     assert {label: cells[:2] for label, cells in rows.items() if label != "persistence"} == {
         f"ResNet UM{usual}": ["1", "0.300*"],
         f"ResNet UM {name} {value}": ["1", "0.900"],
@@ -132,6 +131,10 @@ def test_learning_rates(tmp_path, capsys):
         write_run(tmp_path, same(0.9), symmetry="UM", learning_rate=rate, seed=1, valid_rmse=0.8)
     _, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate")
     assert [cell[:5] for cell in rows["ResNet UM"]] == ["2", "0.400", "0.650", "0.700"]  # their means
+    write_run(tmp_path, same(0.1), symmetry="UM", learning_rate=0.003, weight_decay=0, valid_rmse=0.2)
+    columns, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate/weight decay")
+    assert columns == ["n", *(f"{rate}/0.0004" for rate in (0.001, 0.003, 0.01)), "0.003/0"]
+    assert rows["ResNet UM"] == ["1", "0.700", "0.500", "0.600", "0.200*"]
 
 
 def test_differences_from_a_row(tmp_path, capsys):

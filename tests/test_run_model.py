@@ -385,7 +385,7 @@ def test_low_precision(data_dir, tmp_path, symmetry):
 
 
 def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys):
-    """By the mean over the seeds that all rates have, of runs alike in all else."""
+    """And weight decay, by the mean over the seeds that all settings have, of runs alike in all else."""
     flags = (*FINISHED, "--learning_rate", "best", "--seed", "9")
     assert run(data_dir, tmp_path, *flags) == 2
     assert "--learning_rate best: no finished runs like this one" in capsys.readouterr().err
@@ -399,12 +399,14 @@ def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys):
     errors = {0.001: [0.3, 0.3, 0.3], 0.002: [0.1, 0.4, 0.6], 0.004: [0.35, 0.35, 0.35, 0.0]}
     for rate, by_seed in errors.items():
         for seed, error in enumerate(by_seed):
-            write(f"{rate} {seed}", error, learning_rate=rate, seed=seed)
+            write(f"{rate} {seed}", error, learning_rate=rate, seed=seed, weight_decay=10 * rate)
     write("another net", 0.0, learning_rate=0.9, width=0.5)
     assert run(data_dir, tmp_path, *flags) == 0
     (folder,) = tmp_path.glob("*_seed9_*")
-    assert json.loads((folder / "config.json").read_text())["learning_rate"] == 0.001
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["learning_rate"], config["weight_decay"]) == (0.001, 0.01)
     assert "_lr0.001_" in folder.name
+    assert "_weightdecay0.01" in folder.name
     write("another rate", 0.0, learning_rate=0.9, seed=7)
     assert run(data_dir, tmp_path, *flags, "--no_resume") == 2
     assert "with a seed that all rates have" in capsys.readouterr().err
