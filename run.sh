@@ -7,8 +7,8 @@
 #                                    equal terms, five seeds; about 20 core-hours, and every part of it a smaller study
 # sh run.sh transfer                 the nets of sh run.sh evidence on convection from another start and at other Rayleigh
 #                                    numbers, without training them again; half an hour
-# sh run.sh seas                     nets of the Agulhas current on the Mediterranean, prepared as docs/results.md says; an
-#                                    hour
+# sh run.sh seas                     nets of the Agulhas current on the Mediterranean, prepared as docs/results.md says; some
+#                                    hours
 # sh run.sh heat                     nets of every symmetry on heat in a periodic box, where all symmetries are exact; an hour
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
 # sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial

@@ -43,7 +43,7 @@ from evaluation.breaking import data_error
 from evaluation.compiled import compile_net
 from evaluation.export import export
 from evaluation.predict import predict
-from evaluation.price import available_memory, peak_memory, training_price
+from evaluation.price import alive, available_memory, peak_memory, training_price
 from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import IDENTITY, TUNED, check_run, data_folder, locked, net_of, read_config, read_metrics, tile_of
 from evaluation.score import Remembered, TestSet, equivariance_of, score, validation_rmse
@@ -496,6 +496,7 @@ def train_and_test(args, model, meta, windows, tests, settings, folder):
         "architecture": args.architecture,
         "symmetry": args.symmetry,
         "parameters": parameters,
+        "parameters_alive": alive(model),
         "train_windows": len(windows["train"]),
         "peak_memory_mib": peak_memory(args.device),
         "epochs": len(history),

@@ -14,6 +14,12 @@ from torch.utils.flop_counter import flop_registry
 
 from utils import make_optimizer, shared_roll_out, sum_over_processes, train_epoch
 
+
+def alive(model):
+    """How many parameters are above 1e-6. Weight decay draws those to 0 that the loss does not hold."""
+    return sum((parameter.abs() > 1e-6).sum().item() for parameter in model.parameters())
+
+
 # ---------------------------------------------------------------- operations
 
 

@@ -392,16 +392,22 @@ def cost_table(groups):
     def cells(group):
         seconds = [value for run in group.runs for value in run["seconds"]]
         memory = group.values("peak_memory_mib")
+        alive = group.mean("parameters_alive")
         return [
             f"{group['parameters']:,}",
+            *([alive and f"{alive / group['parameters']:.0%}"] if pruned else []),
             number(group, "epochs", form=".4g"),
             f"{statistics.median(seconds):.1f}" if seconds else None,
             f"{max(memory):.0f}" if memory else None,
             ", ".join(dict.fromkeys(machine(run) for run in group.runs)),
         ]
 
-    columns = ["parameters", "epochs", "s/epoch", "peak MiB", "machine"]
-    note = "s/epoch: median, validation included; peak MiB: tensors on a GPU, the whole process on a CPU"
+    pruned = any(group.values("parameters_alive") for group in groups)
+    columns = ["parameters", *["alive"] * pruned, "epochs", "s/epoch", "peak MiB", "machine"]
+    note = (
+        "alive: above 1e-6 after training; " * pruned
+        + "s/epoch: median, validation included; peak MiB: tensors on a GPU, the whole process on a CPU"
+    )
     return table_of(groups, "cost", columns, cells, note)
 
 

@@ -14,6 +14,7 @@ def write_run(results, scores, data="a", persistence=1.0, seconds=(3.0, 1.0, 2.0
     """Write a finished run; ``scores`` are (RMSE, ESE) by test set, ``changes`` flags of run_model or metrics."""
     metrics = {
         "parameters": 1234,
+        "parameters_alive": None,
         "train_windows": 70,
         "peak_memory_mib": 500.0,
         "epochs": 3,

@@ -6,12 +6,20 @@ import pytest
 import torch
 
 import run_model
-from evaluation.price import training_price
+from evaluation.price import alive, training_price
 from flows.windows import Windows
 from models import build_model
 from utils import Training
 
 SETTINGS = Training(input_length=4, output_length=2, batch_size=8, num_epoch=1, learning_rate=0.01, decay_rate=1.0)
+
+
+def test_parameters_alive():
+    model = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight[:] = torch.tensor([[0, 1e-8, 1e-3], [-1, -1e-7, -2e-6]])
+        model.bias[:] = 0
+    assert alive(model) == 3
 
 
 @pytest.mark.parametrize("flags", ["--symmetry=Rot --rotation_order=4", "--symmetry=UM --augment=all --relaxed=0.1"])

@@ -240,6 +240,9 @@ def test_errors_and_costs(tmp_path, capsys):
     cells = next(line.split() for line in text.split("RBC: cost")[1].splitlines() if "ResNet UM" in line)
     machine = f"{platform.machine()} x {torch.get_num_threads()}".split()
     assert cells[2:] == ["2", "1,234", "3+-0", "2.0", "101", *machine]  # the median of 3, 1 and 2 seconds
+    write_run(tmp_path, same(0.3), seed=2, parameters_alive=617)  # of runs that say so
+    lines = run_report(capsys, tmp_path).split("RBC: cost")[1].splitlines()
+    assert next(line.split() for line in lines if "ResNet UM" in line)[2:5] == ["3", "1,234", "50%"]
 
 
 def test_csv_holds_every_number(tmp_path, capsys):
