@@ -291,7 +291,17 @@ def measure_tables(groups):
         {n for of in groups for n in of.values("scores", name, "measures", "windows_without_land")} for name in names
     ]
     # a set without was measured by factor only, or before there were measures
-    return [table_on(name, found) for name, found in zip(names, counts, strict=True) if found]
+    tables = [table_on(name, found) for name, found in zip(names, counts, strict=True) if found]
+    bands = [(name, band) for name in names for band in BANDS if name in SYMMETRIES]
+
+    def by_band(group):
+        return [number(group, "equivariance_error", *band, form=".1e") for band in bands]
+
+    if any(by_band(group).count(None) < len(bands) for group in groups):
+        note = "|T f(x) - f(T x)| / |T f(x)| in bands of k, of windows without land; docs/measures.md"
+        columns = [f"{name} {band}" for name, band in bands]
+        tables.append(table_of(groups, "equivariance error by wavenumber", columns, by_band, note))
+    return tables
 
 
 def rates_table(groups):
@@ -470,7 +480,7 @@ def as_csv(groups):
         sets = test_sets([group])
         paths = [("scores", name, measure) for name in sets for measure in (*MEASURES, "ese_per_sample")]
         paths += [("baselines", "persistence", name, "rmse") for name in sets]
-        paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative")]
+        paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative", *BANDS)]
         paths += [("scores", name, "measures", measure) for name in sets for measure in NUMBERS]
         paths += [(name,) for name in ("parameters", "train_windows", "epochs", "peak_memory_mib")]
         what = [

@@ -245,6 +245,18 @@ def test_errors_and_costs(tmp_path, capsys):
     assert next(line.split() for line in lines if "ResNet UM" in line)[2:5] == ["3", "1,234", "50%"]
 
 
+def test_equivariance_error_by_wavenumber(tmp_path, capsys):
+    """The mean over the seeds; a set that has no bands, as of flows with land, has empty cells."""
+    for seed, low in enumerate((0.1, 0.3)):
+        errors = {"UM": {"absolute": 1, "relative": 1, "low": low, "mid": 0.02, "high": 3}, "Rot": {"relative": 1}}
+        write_run(tmp_path, same(0.3, ("test", "UM", "Rot")), seed=seed, equivariance_error=errors)
+    markdown = run_report(capsys, tmp_path, "--measures", "--markdown")
+    header, _, row = [line.split("|")[1:-1] for line in markdown.splitlines() if "|" in line][-3:]
+    cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
+    assert [cells[f"UM {band}"][:7] for band in ("low", "mid", "high")] == ["2.0e-01", "2.0e-02", "3.0e+00"]
+    assert {cells[f"Rot {band}"] for band in ("low", "mid", "high")} == {"-"}
+
+
 def test_csv_holds_every_number(tmp_path, capsys):
     for seed, value in enumerate((0.25, 0.75)):
         write_run(tmp_path, same(value), seed=seed, augment="Mag")
@@ -296,6 +308,7 @@ def test_measures(tmp_path, capsys):
     assert ours["ESE resolved"][:5] == "1.800"
     assert set(cells["ResNet"].values()) == {"1", "-"}
     assert (cells["persistence"]["VRMSE 1"], cells["persistence"]["ESE resolved"]) == ("7.000", "-")
+    assert "by wavenumber" not in markdown  # of runs that do not have it
     rows = csv.DictReader(io.StringIO(run_report(capsys, tmp_path, "--csv")))
     found = {(row["measure"], row["set"]): float(row["mean"]) for row in rows if row["symmetry"] == "UM"}
     assert (found["vrmse", "test"], found["ese_resolved", "test"]) == (pytest.approx(0.2), pytest.approx(1.8))
