@@ -326,10 +326,7 @@ def rates_table(groups):
         }
         if found:
             min(found.values(), key=lambda cell: cell.mean).best = True
-        label = like[0].label
-        for name in TUNED:
-            label = label.replace(f" {name} {like[0][name]}", "")
-        rows.append((label, [str(len(shared)), *(found.get(settings) for settings in tried)]))
+        rows.append((like[0].label, [str(len(shared)), *(found.get(settings) for settings in tried)]))
     note = "RMSE of roll-outs over --valid_length frames; the other seeds take the best"
     title = f"{groups[0].title}: validation by learning rate" + "/weight decay" * several
     return [Table(title, ["n", *columns], rows, note)]

@@ -133,7 +133,7 @@ class Group:
         runs: one dict per run: its config.json, its metrics.json, ``folder`` and ``seconds`` (of every epoch).
         data: the id of the data they were trained and tested on.
         title: the data set, with ``data`` where several were given under one name.
-        label: the net, with the settings that tell it from its like.
+        label: the net, with the settings that tell it from its like, but for what is ``TUNED``.
     """
 
     def __init__(self, runs):
@@ -246,11 +246,10 @@ def group_runs(runs):
             "padding": "",
             "relaxed": None,
             "deviation": DEVIATIONS[0],
-            "weight_decay": WEIGHT_DECAY,
             "penalty": 0.0,
             **SYMMETRIES[group["symmetry"]].options(),
         }
-        for name in (*SETTINGS, *group.options):
+        for name in (*(name for name in SETTINGS if name not in TUNED), *group.options):
             # What is usual is not said; where nothing is, what most of its kind have.
             common = usual[name] if name in usual else majority([other[name] for other in alike])
             if group[name] != common:
