@@ -321,7 +321,7 @@ def make_model(args, fields):
     """The net of ``args`` for data of these fields, on its device, its weights drawn from the seed.
 
     Raises:
-        InputError: there is no such net, or the device has no room for it.
+        InputError: there is no such net, the device has no room for it, or it cannot be compiled there as it should.
     """
     net = partial(net_of, vars(args), fields)
     try:
@@ -342,7 +342,10 @@ def make_model(args, fields):
     model = net()
     if args.penalty and not penalised(model):
         raise InputError("--penalty goes with the variants RConv, RSteer and RScale")
-    return model.to(args.device)
+    model.to(args.device)
+    if args.compile:
+        compile_net(model, args.device)
+    return model
 
 
 def bfloat16_is_slow(device):
@@ -444,8 +447,6 @@ def main(argv=None):
     check_training(args, windows["train"])
     tests = test_sets(args, meta, windows)
     model = make_model(args, meta["fields"])
-    if args.compile:
-        compile_net(model, args.device)
     if args.amp and bfloat16_is_slow(args.device):
         print("--amp will be slow: this CPU has no instructions for bfloat16, float32 is faster here")
 

@@ -47,8 +47,14 @@ def test_without_a_compiler(data_dir, tmp_path, capsys, monkeypatch):
     torch._dynamo.reset()
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
-    flags = ["--architecture=Unet", "--input_length=4", "--num_epoch=1", "--device=cpu", "--compile"]
-    folders = [f"--data_dir={data_dir}", f"--results={tmp_path / 'results'}"]
-    assert exit_code(lambda: run_model.main([*flags, *folders])) == 2
+    results = tmp_path / "results"
+    flags = ["--architecture=Unet", "--input_length=4", "--output_length=1", "--batch_size=8", "--width=0.05"]
+    flags += ["--num_epoch=1", "--device=cpu", "--test_sets=test", f"--data_dir={data_dir}", f"--results={results}"]
+    assert exit_code(lambda: run_model.main([*flags, "--compile"])) == 2
     assert "--compile: torch cannot compile here; it needs a C++ compiler" in capsys.readouterr().err
-    assert not (tmp_path / "results").exists()
+    assert not results.exists()
+    assert exit_code(lambda: run_model.main(flags)) == 0
+    (run,) = results.iterdir()
+    evaluation = [f"--evaluate={run}", f"--data_dir={data_dir}", "--device=cpu", "--compile"]
+    assert exit_code(lambda: run_model.main(evaluation)) == 2  # it is not ignored there
+    assert "torch cannot compile here" in capsys.readouterr().err
