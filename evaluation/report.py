@@ -479,7 +479,7 @@ def as_csv(groups):
         paths += [("baselines", "persistence", name, "rmse") for name in sets]
         paths += [("equivariance_error", name, size) for name in sets for size in ("absolute", "relative", *BANDS)]
         paths += [("scores", name, "measures", measure) for name in sets for measure in NUMBERS]
-        paths += [(name,) for name in ("parameters", "train_windows", "epochs", "peak_memory_mib")]
+        paths += [(name,) for name in ("parameters", "parameters_alive", "train_windows", "epochs", "peak_memory_mib")]
         what = [
             "+".join(group[name]) if isinstance(group[name], list) else group.runs[0].get(name, "") for name in settings
         ]
