@@ -117,8 +117,8 @@ def main(argv=None):
     device = choose_device(args.device)
     if min(*args.size, *args.batch) < 1 or not args.width > 0 or any(size % 16 for size in args.size):
         raise InputError("--batch and --width must be positive, --size multiples of 16")
-    if args.json is not None and not args.json.parent.is_dir():
-        raise InputError(f"--json {args.json}: there is no folder {args.json.parent}")
+    if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
+        raise InputError(f"--json {args.json} must be a file in a folder that exists")
     settings = [Setting(batch, args.width, device, size=size) for size, batch in product(args.size, args.batch)]
     nets = [(architecture, symmetry) for architecture in ("Unet", "ConvNet", "ResNet") for symmetry in SYMMETRIES]
     cells, peaks = measure(settings, nets, args.minutes)

@@ -40,7 +40,8 @@ def export(folder, output):
     """Write the best net of the run in ``folder`` to ``output``, and print how far the file's forecasts are from its.
 
     Raises:
-        InputError: a run without weights or standardisation, an FNO, or ONNX where it is not installed.
+        InputError: a run without weights or standardisation, an FNO, or ONNX where it is not installed or where torch
+            cannot write the net so.
     """
     config = check_run(folder)
     if "std" not in config:
@@ -66,7 +67,10 @@ def export(folder, output):
     program = torch.export.export(net, (frames(2, *grid),), dynamic_shapes=(free,))
     with replacing(output) as temporary:
         if output.suffix == ".onnx":
-            torch.onnx.export(program, dynamo=True, verbose=False).save(temporary)
+            try:
+                torch.onnx.export(program, dynamo=True, verbose=False).save(temporary)
+            except Exception:  # of many kinds, with pages of text: scale nets and circular padding, so far
+                raise InputError("torch cannot write this net as ONNX; export it to a .pt2 file") from None
         else:
             file = io.BytesIO()
             torch.export.save(program, file)

@@ -162,6 +162,8 @@ def learning_rate(word):
 
 def check_modes(args):
     """Refuse flags of another mode than that of ``args``."""
+    if args.evaluate is not None and args.predict is not None:
+        raise ValueError("--evaluate and --predict are two calls")
     if args.export is not None:
         if args.predict is None or args.frames is not None or args.output is not None:
             raise ValueError("--export goes with --predict RUN, without --frames and --output")

@@ -475,8 +475,8 @@ def main(argv=None):
         raise InputError(error) from None
     if min(args.batch) < 1 or args.repeats < 1 or not args.width > 0:
         raise InputError("--batch, --repeats and --width must be positive")
-    if args.json is not None and not args.json.parent.is_dir():
-        raise InputError(f"--json {args.json}: there is no folder {args.json.parent}")
+    if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
+        raise InputError(f"--json {args.json} must be a file in a folder that exists")
 
     set_precision(args.amp)
     if args.device.type == "cpu":

@@ -84,6 +84,7 @@ def test_nets_of_one_grid_are_exported_for_it(finished, tmp_path, capsys):
         ("--export=net.pt2", "--export goes with --predict RUN"),
         ("--predict=run --export=net.pt2 --frames=x.npy", "--export goes with --predict RUN, without --frames"),
         ("--predict=run --export=net.pth", "--export net.pth must end in .pt2 or .onnx"),
+        ("--predict=run --evaluate=run --export=net.pt2", "--evaluate and --predict are two calls"),
         ("--predict=run --export=net.pt2", "no run with weights in run"),
     ],
 )
@@ -91,6 +92,20 @@ def test_bad_input(capsys, flags, message):
     assert exit_code(lambda: run_model.main(flags.split())) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_onnx_of_what_torch_cannot_write(finished, tmp_path, capsys, monkeypatch):
+    folder, _ = finished("ConvNet", "None")
+    capsys.readouterr()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+
+    def fails(*arguments, **options):
+        raise RuntimeError("pages of text")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    assert export(folder, tmp_path / "net.onnx") == 2
+    assert capsys.readouterr().err == "error: torch cannot write this net as ONNX; export it to a .pt2 file\n"
+    assert not (tmp_path / "net.onnx").exists()
 
 
 def test_onnx_where_there_is_none(finished, tmp_path, capsys, monkeypatch):

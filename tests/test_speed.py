@@ -118,7 +118,8 @@ def test_the_command(capsys, tmp_path, monkeypatch, symmetry, nets):
         ("--symmetry Color", "unknown symmetry"),
         ("--batch 0", "must be positive"),
         ("--device mars", "--device must be"),
-        ("--json nowhere/numbers.json", "there is no folder nowhere"),
+        ("--json nowhere/numbers.json", "--json nowhere/numbers.json must be a file in a folder that exists"),
+        ("--json .", "must be a file"),
     ],
 )
 def test_bad_input(capsys, arguments, message):
