@@ -19,8 +19,6 @@ def compile_net(model, device):
     except Exception:  # of many kinds, with pages of text
         raise InputError(f"--compile: torch cannot compile here; it needs {NEEDED[device.type]}") from None
     torch._dynamo.config.suppress_errors = True
-    torch._dynamo.config.recompile_limit = (
-        64  # of its 8, training and testing take more: sizes of batches, train and eval
-    )
+    torch._dynamo.config.recompile_limit = 64  # training and testing want more than 8: batches of several sizes
     # On a CPU the gradient of replicated borders has other strides than torch expects where it chose the layout.
     model.compile(options={"layout_optimization": device.type == "cuda"})
