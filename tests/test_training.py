@@ -69,18 +69,37 @@ class OneDevice(TorchDispatchMode):
         return operation(*arguments, **options or {})
 
 
-@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
-@pytest.mark.parametrize("symmetry", SYMMETRIES)
-def test_a_step_stays_on_its_device(symmetry, architecture):
+PARTS = {
+    "": {},
+    "relaxed": {"relaxed": "gains"},
+    "free": {"relaxed": "free"},
+    "frame": {"frame": ("UM", "Mag", "Rot")},
+    "vector and scalar": {"fields": ("vector", "scalar")},
+    "scalar": {"fields": ("scalar",)},
+    "periodic": {"periodic": ("x", "y")},
+}
+NETS = [
+    pytest.param(architecture, symmetry, part, marks=[pytest.mark.slow] * (part != "" and symmetry != "UM"))
+    for architecture in ("ResNet", "Unet", "ConvNet", "FNO")
+    for symmetry in (SYMMETRIES if architecture != "FNO" else ["None"])
+    for part in (PARTS if architecture == "Unet" else ["", "frame"])
+    if (symmetry, part) != ("None", "free")  # there is no such net
+]
+
+
+@pytest.mark.parametrize(("architecture", "symmetry", "part"), NETS)
+def test_a_step_stays_on_its_device(architecture, symmetry, part):
     """Augmentation, roll-out, loss, gradients and measures: no tensor elsewhere, and nothing that waits for a value.
 
     The device is torch's "meta", which has shapes but no values, so that reading one is an error.
     """
-    group, model = SYMMETRIES[symmetry], small(symmetry, architecture).to("meta")
+    options = PARTS[part]
+    group = SYMMETRIES[symmetry].on(options.get("fields", ("vector",)), options.get("periodic", ()))
+    model = build_model(architecture, symmetry, 4, width=0.1, **options).to("meta")
     g = torch.full((2,), 1.25) if symmetry == "Scale" else group.sample(2)
     past, future = group.source_window(g, 4, 3)
     with OneDevice():
-        frames = torch.randn(2, past + future, 2, 32, 32, device="meta")
+        frames = torch.randn(2, past + future, group.components, 32, 32, device="meta")
         mask = torch.ones(2, 1, 32, 32, dtype=torch.bool, device="meta")
         frames, mask = group.transform(g, frames, mask, past - 1, 4, 3)
         prediction = roll_out(model, frames[:, :4], 3, mask)
