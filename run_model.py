@@ -420,8 +420,6 @@ def main(argv=None):
     if args.evaluate is not None:
         args = take_net_from_run(argv, args.evaluate)
     args.device = connect(choose_device(args.device))
-    if args.device.type == "cpu":
-        tune_cpu()
     if args.predict is not None:
         check_run(args.predict)
         check_output(args.output)
@@ -509,4 +507,5 @@ def train_and_test(args, model, meta, windows, tests, settings, folder):
 
 
 if __name__ == "__main__":
+    tune_cpu()
     sys.exit(exit_code(main))

@@ -91,7 +91,7 @@ def choose_device(name=""):
 
 
 def tune_cpu():
-    """What makes a CPU faster without changing results; to be called before the first tensor.
+    """What makes a CPU faster without changing results, for a whole program: to be called before its first tensor.
 
     Numbers below 1e-38 count as 0: weight decay makes most weights of a trained U-Net as small as that, and a CPU takes
     many times as long over each of them. Where the C library is glibc, it keeps freed memory for the next tensor; it

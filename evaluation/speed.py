@@ -479,8 +479,6 @@ def main(argv=None):
         raise InputError(f"--json {args.json} must be a file in a folder that exists")
 
     set_precision(args.amp)
-    if args.device.type == "cpu":
-        tune_cpu()
     flags = {name: getattr(args, name) for name in ("width", "device", "amp", "channels_last", "compile", "checkpoint")}
     where = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine()
     chosen = [name for name in ("channels_last", "compile", "checkpoint") if flags[name]]
@@ -514,4 +512,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    tune_cpu()
     sys.exit(exit_code(main))

@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import platform
+import runpy
 import subprocess
 import sys
 from functools import partial
@@ -730,6 +731,19 @@ print((torch.full((1_000_000,), 1e-38) / 100).count_nonzero().item())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "0\n"  # 1,000,000 otherwise
+
+
+@pytest.mark.parametrize(
+    ("program", "flags"), [("run_model.py", "--data_dir=nowhere"), ("evaluation/speed.py", "--batch=0")]
+)
+def test_programs_tune_the_cpu(program, flags, monkeypatch):
+    """Not their functions, whose callers may want tiny numbers."""
+    calls = []
+    monkeypatch.setattr(utils, "tune_cpu", lambda: calls.append(program))
+    monkeypatch.setattr(sys, "argv", [program, flags])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / program), run_name="__main__")
+    assert (end.value.code, calls) == (2, [program])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
