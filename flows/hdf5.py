@@ -110,13 +110,21 @@ def describe_file(path, layout):
 
 
 def find_files(paths):
-    """HDF5 files in the order of their names; folders stand for all that are in them."""
+    """HDF5 files in the order of their names; folders stand for all that are in them.
+
+    Raises:
+        InputError: a folder without any, or a file that is given twice: its trajectories would be in two splits.
+    """
     found = []
     for path in map(Path, paths):
         inside = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"{path} holds no file that ends with {' or '.join(SUFFIXES)}")
         found += inside
+    files = [path.resolve() for path in found]
+    twice = next((path for path, file in zip(found, files, strict=True) if files.count(file) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice} is given twice, perhaps by its folder or a link")
     return found
 
 

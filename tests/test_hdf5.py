@@ -489,6 +489,18 @@ def test_bad_file(case, tmp_path, monkeypatch, capsys):
     assert str(path) in line
 
 
+@pytest.mark.parametrize("way", ["twice", "folder", "link"])
+def test_a_file_given_twice_is_refused(way, tmp_path, capsys):
+    """It would be in two splits."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    write_well(folder / "a.h5")
+    if way == "link":
+        (folder / "b.h5").symlink_to(folder / "a.h5")
+    raw = {"twice": [folder / "a.h5"] * 2, "folder": [folder, folder / "a.h5"], "link": [folder]}[way]
+    assert "is given twice" in refused(capsys, tmp_path, "well", "--raw", *raw, *SMALL)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
