@@ -95,6 +95,8 @@ def describe(dataset, path, variable):
         times, calendar = read_times(clock) if " since " in units_of(clock) else (decode(clock), None)
     if not shape[0]:
         raise InputError(f"{variable.name} has no frames")
+    if 0 in shape:
+        raise InputError(f"{variable.name} has no points: its grid is {shape[1]} x {shape[2]}")
     if not np.all(np.diff(times) > 0):
         raise InputError(f"the times of {variable.name} do not ascend; sort the frames first")
     return Piece(str(path), order, shape, times, calendar, coordinate(dataset, y), coordinate(dataset, x))

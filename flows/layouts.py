@@ -95,7 +95,7 @@ def well(file, path):
     for name in texts(file["scalars"].attrs["field_names"]) if "scalars" in file else []:
         scalar = file["scalars"][name]
         if not scalar.attrs["time_varying"]:
-            parameters[name] = np.broadcast_to(scalar[()], count).tolist()
+            parameters[name] = np.broadcast_to(np.float64(scalar[()]), count).tolist()
     return Layout(
         fields=fields,
         trajectories=count,
@@ -135,7 +135,7 @@ def pdearena(file, path):
         time=axis("dt", frames),
         x=axis("dx", shape[0]),
         y=axis("dy", shape[1]),
-        parameters={"buoyancy": group["buo_y"][()].tolist()} if "buo_y" in group else {},
+        parameters={"buoyancy": np.broadcast_to(group["buo_y"][()], count).tolist()} if "buo_y" in group else {},
         notes=["velocities are stored on the faces of cells: the means in their centres are taken"],
     )
 

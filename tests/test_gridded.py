@@ -237,6 +237,10 @@ BAD_FILES = {
     "text": (lambda path: path.write_text("u v t"), "is no readable NetCDF file"),
     "truncated": (cut_short, "is no readable NetCDF file"),
     "no v": (lambda path: write(path, names=("u", "t")), "no file has a variable v; there are lat, lon, t, time, u"),
+    "no points": (
+        lambda path: write(path, axes={"time": T, "lat": Y, "lon": X[:0]}, stored=lambda values: values[..., :0]),
+        "has no points: its grid is 7 x 0",
+    ),
     "no frames": (lambda path: write(path, first=9), "no frames"),
     "two axes": (
         lambda path: write(path, dims=("lat", "lon"), axes={"lat": Y, "lon": X}, stored=lambda values: values[0]),

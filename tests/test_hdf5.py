@@ -319,6 +319,12 @@ def test_pdearena_without_what_is_not_needed(tmp_path):
     assert "parameters" not in meta["splits"]["train"]
 
 
+def test_pdearena_one_buoyancy_of_all(tmp_path):
+    path = write_pdearena(tmp_path / "a.h5", buo_y=0.5)
+    assert prepare("pdearena", "--raw", path, "--data_dir", tmp_path, *SMALL) == 0
+    assert read_meta(tmp_path / "pdearena")["splits"]["valid"]["parameters"] == {"buoyancy": [0.5]}
+
+
 def test_pdearena_steps_that_vary_are_not_known(tmp_path, lines):
     path = write_pdearena(tmp_path / "a.h5", dt=np.array([1.5, 1.5, 0.375]), dx=np.array([0.5, 0.25, 0.5]))
     assert prepare("pdearena", "--raw", path, "--fields", "velocity", "--data_dir", tmp_path, *SMALL) == 0
@@ -474,6 +480,11 @@ BAD_FILES = {
         re.escape("velocity has shape (4, 5, 11, 8), wanted (4, 5, 11, 7)"),
     ),
     "never written": ("pdebench", lambda path: write_incompressible(path, index=-1), "latestIndex is -1"),
+    "a word for a number": (
+        "well",
+        lambda path: write_well(path, rayleigh=("much", False, False)),
+        "could not convert string to float",
+    ),
     "no trajectory": ("pdearena", lambda path: write_pdearena(path, ()), "holds no trajectory"),
 }
 
