@@ -537,7 +537,9 @@ def test_markers_that_are_not_closed(tmp_path, capsys, text):
     assert (tmp_path / "README.md").read_text() == text
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/relaxed.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/results.md", "docs/relaxed.md", "docs/what-the-layers-are-worth.md"]
+)
 def test_documents_show_the_committed_evidence(name):
     text = (ROOT / name).read_text()
     assert "<!-- report:" in text
