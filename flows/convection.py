@@ -85,5 +85,5 @@ def simulated(args, settings, name, faster=1.0):
         f"Nusselt number {result['nusselt']:.2f}, rms speed {result['rms_speed']:.3f}",
         f"correlation of u and w at lags in frames: {correlation}",
     ]
-    source.units = "free-fall units"
+    source.units, source.boundaries = "free-fall units", {"x": "periodic", "y": "wall"}
     return source

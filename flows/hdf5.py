@@ -93,6 +93,13 @@ def describe_file(path, layout):
     """
     with opened(path) as file:
         found = LAYOUTS[layout](file, path)
+        for name, values in found.parameters.items():
+            if not np.isfinite(values).all():
+                raise InputError(
+                    f"the parameter {name} is not finite in trajectory {int(np.isfinite(values).argmin())}"
+                )
+        if found.time is not None and not (np.diff(found.time) > 0).all():  # NaN is not
+            raise InputError("its times do not ascend; sort the frames first")
         if 0 in (found.trajectories, found.frames, *found.shape):
             raise InputError("holds no trajectory; fetch it again")
         for name, field in found.fields.items():
@@ -100,9 +107,11 @@ def describe_file(path, layout):
             wanted = tuple(size for size, varies in zip(sizes, field.varies, strict=True) if varies)
             together = field.kind == "vector" and len(field.datasets) == 1
             allowed = [(*wanted, 2)] if together else [wanted, (*wanted, 1)]
-            for shape in (file[dataset].shape for dataset in field.datasets):
-                if shape not in allowed:
-                    raise InputError(f"{name} has shape {shape}, wanted {allowed[0]}")
+            for stored in (file[dataset] for dataset in field.datasets):
+                if stored.shape not in allowed:
+                    raise InputError(f"{name} has shape {stored.shape}, wanted {allowed[0]}")
+                if stored.dtype.kind not in "fiu":
+                    raise InputError(f"{name} has values of type {stored.dtype}, wanted real numbers")
     flip = tuple(slice(None, None, -1 if descends(values) else 1) for values in (found.x, found.y))
     steps = [even_step(values) for values in (found.y, found.x)]
     spacing = [abs(step) for step in steps] if all(steps) else None
@@ -169,10 +178,9 @@ def source_of(files, all_files, fields, args):
     order = sorted(range(len(trajectories)), key=lambda i: trajectories[i][1] / trajectories[i][0].layout.trajectories)
     layout, (width, height) = files[0].layout, files[0].layout.shape
     kinds = tuple(layout.fields[name].kind for name in fields)
-    time_step, spacing, periodic = (
-        same(value(file) for file in all_files)
-        for value in (lambda file: file.time_step, lambda file: file.spacing, lambda file: file.layout.periodic)
-    )
+    time_step, spacing = (same(getattr(file, name) for file in all_files) for name in ("time_step", "spacing"))
+    boundaries = {axis: same(file.layout.boundaries.get(axis) for file in all_files) for axis in ("x", "y")}
+    boundaries = {axis: kind for axis, kind in boundaries.items() if kind}
     known = set.intersection(*(set(file.layout.parameters) for file in all_files))
     left_out = [name for name in layout.fields if name not in fields]
     notes = [
@@ -181,6 +189,8 @@ def source_of(files, all_files, fields, args):
         + (f"; left out: {', '.join(left_out)}" if left_out else ""),
         *layout.notes,
     ]
+    if boundaries:
+        notes.append("ends of the grid: " + ", ".join(f"{axis} {kind}" for axis, kind in boundaries.items()))
     if spacing is None and layout.x is not None:
         notes.append("warning: points are not evenly spaced, or not alike in all files")
     if time_step is None and layout.time is not None:
@@ -197,7 +207,7 @@ def source_of(files, all_files, fields, args):
         args.tile,
         args.stride,
         spacing=spacing,
-        periodic=periodic or [],
+        boundaries=boundaries,
         segments=[(ends[i], ends[i + 1]) for i in order],
         frame_bytes=8 * components(kinds) * height * width,
         fields=kinds,

@@ -27,7 +27,7 @@ def heat_sources(args):
         files=["simulated"],
         time_step=1,
         spacing=[1.0, 1.0],
-        periodic=["y", "x"],
+        boundaries={"y": "periodic", "x": "periodic"},
         parameters={"diffusivity": TRAJECTORIES * [args.diffusivity]},
         notes=[f"simulated {TRAJECTORIES} trajectories of {length} frames, diffusivity {args.diffusivity:g}"],
     )

@@ -47,7 +47,7 @@ class Layout:
         shape: points along x and y.
         split: "train", "valid", "test" or None.
         time, x, y: coordinates along the axes, ``(n,)`` or ``(trajectories, n)``, or None.
-        periodic: which of "x" and "y" are.
+        boundaries: what is at the ends of "x" and "y" where it is known: "periodic", "wall", "open".
         parameters: ``{name: [one value per trajectory]}``.
         notes: lines for the summary.
     """
@@ -60,7 +60,7 @@ class Layout:
     time: np.ndarray | None = None
     x: np.ndarray | None = None
     y: np.ndarray | None = None
-    periodic: list[str] = field(default_factory=list)
+    boundaries: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, list] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -85,12 +85,10 @@ def well(file, path):
             varies = (attributes["sample_varying"], attributes["time_varying"], *attributes["dim_varying"])
             fields[name] = Field(kind, (f"{group}/{name}",), tuple(map(bool, varies)))
     tensors = texts(file["t2_fields"].attrs["field_names"]) if "t2_fields" in file else []
-    periodic = [
-        {first: "x", second: "y"}[dimension]
-        for condition in file.get("boundary_conditions", {}).values()
-        if texts(condition.attrs["bc_type"])[0].upper() == "PERIODIC"
-        for dimension in texts(condition.attrs["associated_dims"])
-    ]
+    boundaries = {"x": set(), "y": set()}
+    for condition in file.get("boundary_conditions", {}).values():
+        for dimension in texts(condition.attrs["associated_dims"]):
+            boundaries[{first: "x", second: "y"}[dimension]].add(texts(condition.attrs["bc_type"])[0].lower())
     parameters = {}
     for name in texts(file["scalars"].attrs["field_names"]) if "scalars" in file else []:
         scalar = file["scalars"][name]
@@ -105,7 +103,7 @@ def well(file, path):
         time=time,
         x=x,
         y=y,
-        periodic=sorted(set(periodic)),
+        boundaries={axis: " and ".join(sorted(kinds)) for axis, kinds in boundaries.items() if kinds},
         parameters=parameters,
         notes=[f"tensors are not read: {', '.join(tensors)}"] if tensors else [],
     )
@@ -135,15 +133,18 @@ def pdearena(file, path):
         time=axis("dt", frames),
         x=axis("dx", shape[0]),
         y=axis("dy", shape[1]),
+        boundaries={"x": "wall", "y": "wall"},
         parameters={"buoyancy": np.broadcast_to(group["buo_y"][()], count).tolist()} if "buo_y" in group else {},
         notes=["velocities are stored on the faces of cells: the means in their centres are taken"],
     )
 
 
 def pdebench(file, path):
-    """Layout of a two-dimensional flow of PDEBench."""
-    if file.attrs.get("latestIndex", 0) < 0:
-        raise InputError("no trajectory was ever written to it (latestIndex is -1); fetch it again")
+    """Layout of a two-dimensional flow of PDEBench.
+
+    Incompressible flows bring their generator's settings as YAML, and ``latestIndex``, the last frame that it wrote;
+    compressible ones say theirs in their name, where M01 is a Mach number of 0.1 (``2D_KH_M01_dk1.yaml``).
+    """
     time = next((file[name][()] for name in ("t", "t-coordinate") if name in file), None)
     if "velocity" in file:
         count, frames, *shape = file["velocity"].shape[:4]
@@ -158,8 +159,19 @@ def pdebench(file, path):
         fields |= {name: Field("scalar", (name,)) for name in ("density", "pressure")}
     else:
         raise InputError(f"has {', '.join(file)}, wanted velocity, or Vx and Vy")
+    written = file.attrs.get("latestIndex", frames - 1) + 1
+    if written < frames:
+        raise InputError(f"only {written} of its {frames} frames were ever written (latestIndex); fetch it again")
     x, y = (file[name][()] if name in file else None for name in ("x-coordinate", "y-coordinate"))
-    said = re.findall(r"_(M|Eta|Zeta)(\d[\d.]*(?:e[+-]?\d+)?)", Path(path).stem)
+    name, settings = Path(path).stem, texts(file.attrs.get("config", ""))[0]
+    said = re.findall(r"_(M|Eta|Zeta|Re)(\d[\d.]*(?:e[+-]?\d+)?)", name)
+    said += re.findall(r"^(NU): (\S+)", settings, re.MULTILINE)
+    ends = [
+        ("_periodic_", name, "periodic"),
+        ("_trans_", name, "open"),
+        ("velocity_extrapolation: ZERO", settings, "wall"),
+    ]
+    kind = next((kind for sign, text, kind in ends if sign in text), None)
     return Layout(
         fields={name: stored for name, stored in fields.items() if set(stored.datasets) <= set(file)},
         trajectories=count,
@@ -168,8 +180,8 @@ def pdebench(file, path):
         time=time,
         x=x,
         y=y,
-        periodic=["x", "y"] if "_periodic_" in Path(path).stem else [],
-        parameters={name: count * [float(value)] for name, value in said},
+        boundaries={"x": kind, "y": kind} if kind else {},
+        parameters={key: count * [float(re.sub(r"^0(?=\d)", "0.", value))] for key, value in said},
     )
 
 

@@ -48,6 +48,7 @@ def plume_sources(args):
         time_step=1,
         spacing=[BOX / dataset.size] * 2,
         units="box/64 and step",
+        boundaries={"x": "wall", "y": "wall"},
         notes=[
             f"simulated {len(dataset.plumes)} plumes of the set {args.set}, {len(dataset.held_out)} for domain only"
         ],

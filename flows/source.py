@@ -31,7 +31,8 @@ class Source:
         time_step: time between frames, in seconds where frames have dates, else in the data's own units; or None.
         units: units of the raw values, or None.
         spacing: distances between points, ``[along y, along x]``, or None.
-        periodic: which of "y" and "x" (rows and columns) end in a tile where they begin.
+        boundaries: what is at the ends of "x" and "y" (columns and rows) of the flow: "periodic", "wall", "open".
+        periodic: which of "y" and "x" end in a tile where they begin.
         parameters: of the flow, such as a Rayleigh number: ``{name: [one value per segment]}``.
         notes: lines for the summary.
     """
@@ -49,6 +50,7 @@ class Source:
     time_step: float | None = None
     units: str | None = None
     spacing: list[float] | None = None
+    boundaries: dict[str, str] = field(default_factory=dict)
     periodic: list[str] = field(default_factory=list)
     parameters: dict[str, list] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -133,7 +135,7 @@ def choose_tiles(corners, land, size, max_land):
     return [corners[k] for k in kept], masks[kept], note
 
 
-def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=None, spacing=None, periodic=(), **known):
+def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=None, spacing=None, boundaries=None, **known):
     """Source of the tiles of one grid, row by row from the corner of row 0 and column 0.
 
     Args:
@@ -143,7 +145,7 @@ def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=None, spa
         stride: every ``stride``-th point is kept in both directions, without averaging.
         valid: bool ``(H, W)``, or None where all is.
         max_land: tiles of which a larger fraction is not valid are dropped; None: 0 of tiles, any of the whole grid.
-        spacing, periodic: of the grid, as of :class:`Source`.
+        spacing, boundaries: of the grid, as of :class:`Source`.
         known: other attributes of the Source.
 
     Raises:
@@ -170,6 +172,7 @@ def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=None, spa
         return tiles if mask.all() else np.where(mask[:, None, None], tiles, 0)
 
     whole = {"y": height == rows and shape[0] % stride == 0, "x": width == columns and shape[1] % stride == 0}
+    boundaries = boundaries or {}
     notes = [*known.pop("notes"), note + (f"; left over: {left_over}" if left_over else "")]
     return Source(
         read=read_tiles,
@@ -177,7 +180,8 @@ def grid_source(read, shape, tile=None, stride=1, valid=None, max_land=None, spa
         size=size,
         mask=None if mask.all() else mask,
         spacing=spacing and [stride * step for step in spacing],
-        periodic=[axis for axis in periodic if whole[axis]],
+        boundaries=boundaries,
+        periodic=[axis for axis, kind in boundaries.items() if kind == "periodic" and whole[axis]],
         notes=notes,
         **known,
     )

@@ -299,6 +299,7 @@ def write_dataset(folder, dataset, sources, args, centre=False):
         "std": std,
         "units": source.units,
         "time_step": source.time_step,
+        **({"boundaries": source.boundaries} if source.boundaries else {}),
         **({"spacing": source.spacing} if source.spacing else {}),
         **({"periodic": source.periodic} if source.periodic else {}),
         "orientation": divergence and dict(zip(("divergence", "reversed"), divergence, strict=True)),

@@ -114,7 +114,12 @@ def write_pdearena(path, trajectories=(0, 1, 2), split="train", **changes):
     return path
 
 
-def write_incompressible(path, trajectories=(0, 1, 2, 3), index=3, **changes):
+SETTINGS = (
+    "sim_name: ns_incom_inhom_2d_512\nNU: 0.01\nDT: 5.0e-05\nvelocity_extrapolation: ZERO\n"  # as OmegaConf writes
+)
+
+
+def write_incompressible(path, trajectories=(0, 1, 2, 3), index=4, **changes):
     """A file of PDEBench's incompressible flows."""
     content = {
         "velocity": np.moveaxis(stored(rotating, trajectories), 0, -1),
@@ -125,7 +130,7 @@ def write_incompressible(path, trajectories=(0, 1, 2, 3), index=3, **changes):
     }
     with h5py.File(path, "w") as file:
         file.update({name: value for name, value in content.items() if value is not None})
-        file.attrs["latestIndex"] = index
+        file.attrs.update({"latestIndex": index, "config": SETTINGS})
     return path
 
 
@@ -160,6 +165,7 @@ def test_well_in_its_own_splits(tmp_path, lines):
     meta = read_meta(tmp_path / "well")
     assert (meta["fields"], meta["tile"]) == (["vector", "scalar"], [7, 11])
     assert (meta["spacing"], meta["time_step"], meta["periodic"]) == ([0.25, 0.5], 0.125, ["x"])
+    assert meta["boundaries"] == {"x": "periodic", "y": "wall"}
     assert meta["source"] == {"train": ["0.hdf5", "2.hdf5"], "valid": ["3.hdf5"], "test": ["4.hdf5"]}
     # the first trajectories of all files come before the second ones
     for split, trajectories in (("train", (0, 2, 1)), ("valid", (3,)), ("test", (4,))):
@@ -267,7 +273,7 @@ def test_what_files_do_not_share_is_not_known(tmp_path, lines):
     assert prepare("well", "--raw", tmp_path / "raw", "--fields", "velocity", "--data_dir", tmp_path, *SMALL) == 0
     meta = read_meta(tmp_path / "well")
     assert meta["time_step"] is None
-    assert "periodic" not in meta
+    assert not {"boundaries", "periodic"} & set(meta)
     assert "not evenly spaced in time, or not alike" in lines()
     assert [len(split["segments"]) for split in meta["splits"].values()] == [4, 1, 1]
     paths = [write_compressible(tmp_path / name) for name in ("2D_CFD_M1.0_periodic_a.hdf5", "2D_CFD_trans_b.hdf5")]
@@ -276,7 +282,9 @@ def test_what_files_do_not_share_is_not_known(tmp_path, lines):
     assert "periodic" not in meta
     assert "parameters" not in meta["splits"]["train"]
     assert prepare("pdebench", "--raw", paths[1], "--data_dir", tmp_path, *SMALL) == 0
-    assert "periodic" not in read_meta(tmp_path / "pdebench")
+    meta = read_meta(tmp_path / "pdebench")
+    assert "periodic" not in meta
+    assert meta["boundaries"] == {"x": "open", "y": "open"}
 
 
 # ---------------------------------------------------------------- PDEArena
@@ -299,6 +307,7 @@ def test_pdearena_in_its_own_splits(tmp_path, lines):
     meta, out = read_meta(tmp_path / "pdearena"), lines()
     assert (meta["fields"], meta["time_step"], meta["spacing"]) == (["vector", "scalar"], 0.125, [0.25, 0.5])
     assert "periodic" not in meta
+    assert meta["boundaries"] == {"x": "wall", "y": "wall"}
     for split, trajectories in (("train", (0, 1)), ("valid", (2,)), ("test", (3,))):
         windows = raw_windows(tmp_path / "pdearena", split)
         flows = [centres(b)[start : start + 4] for b in trajectories for start in (0, 1)]
@@ -346,8 +355,11 @@ def test_pdebench_incompressible(tmp_path, lines):
         expected = windows_of(trajectories, rotating, lambda *point: [heat(*point)])
         np.testing.assert_allclose(raw_windows(tmp_path / "pdebench", split), expected, atol=4e-5)
     meta = read_meta(tmp_path / "pdebench")
-    assert meta["time_step"] == 0.125
-    assert "left out: force" in lines()
+    assert (meta["time_step"], meta["boundaries"]) == (0.125, {"x": "wall", "y": "wall"})
+    assert meta["splits"]["test"]["parameters"] == {"NU": [0.01]}
+    out = lines()
+    assert "left out: force" in out
+    assert "ends of the grid: x wall, y wall" in out
     command = ["pdebench", "--raw", tmp_path / "ns_incom_inhom_2d_512-0.h5", "--fields", "force", "velocity"]
     assert prepare(*command, "--data_dir", tmp_path, *SMALL) == 0
     expected = windows_of((3,), lambda b, t, x, y: rotating(b, 0 * t, x, y), rotating)
@@ -363,6 +375,21 @@ def test_pdebench_compressible(tmp_path):
     assert meta["splits"]["train"]["parameters"] == {"Eta": [1e-8] * 2, "M": [0.1] * 2, "Zeta": [0.01] * 2}
     expected = windows_of((3,), rotating, lambda *point: [heat(*point)], lambda *point: [heat(*point) ** 2])
     np.testing.assert_allclose(raw_windows(tmp_path / "pdebench", "test"), expected, rtol=1e-5, atol=4e-5)
+
+
+def test_pdebench_mach_number_without_its_point(tmp_path):
+    """As the files of Kelvin-Helmholtz flows write it: M01 is 0.1, and M1 is 1."""
+    for name, mach in (("KH_M01_dk1_Re1e3", 0.1), ("KH_M1_dk1_Re1e3", 1.0)):
+        path = write_compressible(tmp_path / f"{name}.hdf5")
+        assert prepare("pdebench", "--raw", path, "--data_dir", tmp_path, *SMALL) == 0
+        assert read_meta(tmp_path / "pdebench")["splits"]["valid"]["parameters"] == {"M": [mach], "Re": [1000.0]}
+
+
+def test_well_several_conditions_at_an_axis(tmp_path):
+    conditions = {"left": (["x"], "WALL"), "right": (["x"], "OPEN"), "rest": (["y"], "OPEN")}
+    path = write_well(tmp_path / "a.h5", conditions=conditions)
+    assert prepare("well", "--raw", path, "--fields", "velocity", "--data_dir", tmp_path, *SMALL) == 0
+    assert read_meta(tmp_path / "well")["boundaries"] == {"x": "open and wall", "y": "open"}
 
 
 # ---------------------------------------------------------------- blocks, memory, downloads
@@ -479,7 +506,28 @@ BAD_FILES = {
         lambda path: write_compressible(path, Vy=np.ones((4, 5, 11, 8))),
         re.escape("velocity has shape (4, 5, 11, 8), wanted (4, 5, 11, 7)"),
     ),
-    "never written": ("pdebench", lambda path: write_incompressible(path, index=-1), "latestIndex is -1"),
+    "never written": (
+        "pdebench",
+        lambda path: write_incompressible(path, index=-1),
+        "only 0 of its 5 frames were ever",
+    ),
+    "half written": ("pdebench", lambda path: write_incompressible(path, index=3), "only 4 of its 5 frames were ever"),
+    "a parameter that is none": (
+        "well",
+        lambda path: write_well(path, prandtl=([1, np.nan, 2], True, False)),
+        "the parameter prandtl is not finite in trajectory 1",
+    ),
+    "time runs back": ("well", lambda path: write_well(path, time=T[::-1]), "its times do not ascend"),
+    "a time that is none": (
+        "pdebench",
+        lambda path: write_incompressible(path, t=np.full((4, 5), np.nan)),
+        "not ascend",
+    ),
+    "complex values": (
+        "pdebench",
+        lambda path: write_compressible(path, Vx=np.ones((4, 5, 11, 7), complex)),
+        "velocity has values of type complex128, wanted real numbers",
+    ),
     "a word for a number": (
         "well",
         lambda path: write_well(path, rayleigh=("much", False, False)),
