@@ -9,7 +9,10 @@
 #                                    numbers, without training them again; half an hour
 # sh run.sh seas                     nets of the Agulhas current on the Mediterranean, prepared as docs/results.md says; some
 #                                    hours
-# sh run.sh heat                     nets of every symmetry on heat in a periodic box, where all symmetries are exact; an hour
+# sh run.sh temperatures             velocity, temperature and both: convection and, if it was prepared as docs/results.md
+#                                    says, a storm; half an hour
+# sh run.sh heat                     nets of every symmetry on heat in a periodic box, where all symmetries are exact; some
+#                                    hours
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
 # sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial
 # sh run.sh [MODE] --list            prints the runs of all data sets, one command a line, for a scheduler; runs nothing
@@ -19,10 +22,10 @@ cd "$(dirname "$0")" || exit 2
 mode=full list=
 for argument in "$@"; do
     case $argument in
-        full | quick | evidence | transfer | seas | heat | ablation | smoke) mode=$argument ;;
+        full | quick | evidence | transfer | seas | temperatures | heat | ablation | smoke) mode=$argument ;;
         --list) list=yes ;;
         *)
-            echo "error: usage: sh run.sh [quick | evidence | transfer | seas | heat | ablation | smoke] [--list], got: $*" >&2
+            echo "error: usage: sh run.sh [quick | evidence | transfer | seas | temperatures | heat | ablation | smoke] [--list], got: $*" >&2
             exit 2
             ;;
     esac
@@ -123,9 +126,27 @@ nets() {
     esac
 }
 
+# temperatures: does the one field help to forecast the other, and a symmetry either? With the learning rate and weight decay
+# that suit most nets of the study. A storm of 64 frames gives two steps an epoch.
+temperatures() {
+    for flow in rbc storm; do
+        [ $flow = rbc ] || [ -f "$data/${flow}_both/meta.json" ] || continue
+        of_flow="$terms --test_sets=UM,Mag"
+        [ $flow = rbc ] || of_flow="$of_flow --input_length=4 --num_epoch=800 --patience=80 --decay_rate=0.995"
+        for seed in ${SEEDS:-0 1 2}; do
+            for fields in vector scalar both; do
+                for symmetry in None UM Mag; do
+                    one "$seed" --dataset=${flow}_$fields --architecture=Unet --symmetry=$symmetry --width=0.25 $of_flow \
+                        --learning_rate=0.003 --weight_decay=0
+                done
+            done
+        done
+    done
+}
+
 # heat: a net of every symmetry, each with 16 numbers at a point, that of scale with 8 on each of its five levels. All know
 # that the box is periodic but the first.
-of_heat="--dataset=heat --architecture=ConvNet --learning_rate=0.003 --input_length=4 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95"
+of_heat="--dataset=heat --architecture=ConvNet --learning_rate=0.003 --input_length=4 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=160 --decay_rate=0.95"
 heat() {
     run $of_heat --symmetry=None --width=0.125
     for net in None/--width=0.125 UM/--width=0.125 Mag/--width=0.125 Rot/--rotation_order=4/--width=0.25 Scale/--width=0.25; do
@@ -199,6 +220,12 @@ if [ "$mode" != full ]; then
         done
     elif [ "$mode" = heat ]; then
         prepare heat heat
+    elif [ "$mode" = temperatures ]; then
+        data=$data/temperatures
+        for fields in vector scalar "vector scalar"; do
+            name=rbc_$(echo "$fields" | sed 's/.* .*/both/')
+            prepare "$name" rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105 --fields $fields --name "$name"
+        done
     elif [ "$mode" = seas ]; then
         data=$data/seas
         if [ ! "$list" ] && [ ! -f "$data/ocean/meta.json" ]; then
@@ -252,6 +279,8 @@ if [ "$mode" != full ]; then
         seas
     elif [ "$mode" = heat ]; then
         heat
+    elif [ "$mode" = temperatures ]; then
+        temperatures
     elif [ "$mode" = transfer ]; then
         for dataset in rbc_seed rbc_ra3e6 rbc_ra1e8 rbc_ra3e6_cell rbc_ra1e8_cell; do
             elsewhere $dataset

@@ -7,6 +7,7 @@
 * Correlation time: PDEArena (Gupta and Brandstetter, TMLR 2023, arXiv 2209.15616): frames until the correlation of
   forecast and truth over space and components, averaged over windows, falls below 0.8.
 * Divergence: of the forecast velocity, beside that of the truth: of an incompressible flow both are discretisation.
+* RMSE by field, where there are several: of all components, frames and valid points, as the headline.
 * Vorticity: rms of the forecast's over that of the truth, by frame: below 1 a forecast is too smooth.
 
 Frames are ``(n, steps, C, H, W)``, masks ``(n, 1, H, W)``, True where a point counts; all sums are in float64.
@@ -15,7 +16,7 @@ Frames are ``(n, steps, C, H, W)``, masks ``(n, 1, H, W)``, True where a point c
 import torch
 
 from evaluation.spectrum import wavenumbers
-from models.fields import parts
+from models.fields import SIZES, parts
 
 BANDS = ("low", "mid", "high")
 CORRELATED = 0.8
@@ -87,6 +88,16 @@ def squared_gradients(frames, fields, mask=None):
     return dict(zip(("divergence", "vorticity"), squares.unbind(2), strict=True))
 
 
+def squared_errors(prediction, target, fields, mask=None):
+    """Of every field the sum of squared errors, and how many these are: ``(n, 2 len(fields))`` float64."""
+    _, steps, _, height, width = target.shape
+    error = (prediction.double() - target.double()).square()
+    error = torch.where(mask.unsqueeze(1), error, 0) if mask is not None else error
+    points = error.new_full((len(error),), height * width) if mask is None else mask.flatten(1).sum(1).double()
+    sums = [error[:, :, part].sum((1, 2, 3, 4)) for part in parts(fields)]
+    return torch.stack([*sums, *(points * steps * SIZES[kind] for kind in fields)], 1)
+
+
 def window_measures(prediction, target, fields, mask=None):
     """All measures of every window, ``{name: (n, numbers)}`` float64, for :func:`summarise`."""
     gradients, of_truth = (squared_gradients(frames, fields, mask) for frames in (prediction, target))
@@ -94,6 +105,7 @@ def window_measures(prediction, target, fields, mask=None):
         "vrmse": vrmse(prediction, target, mask),
         "correlation": correlation(prediction, target, mask),
         "bands": band_errors(prediction, target),
+        "by_field": squared_errors(prediction, target, fields, mask),
         **gradients,
         **{f"{name}_of_truth": square for name, square in of_truth.items()},
     }
@@ -117,6 +129,9 @@ def summarise(measures, without_land):
         "correlation_time": int((frames >= CORRELATED).long().cumprod(0).sum()),
         "windows_without_land": int(without_land.sum()),
     }
+    sums, counts = measures["by_field"].sum(0).chunk(2)
+    if len(sums) > 1:
+        found["rmse_per_field"] = (sums / counts).sqrt().tolist()
     bands = measures["bands"][without_land].mean(0).tolist()
     squares = {f"rmse_{band}": square for band, square in zip(BANDS, bands, strict=True)}
     for name in ("divergence", "divergence_of_truth"):

@@ -258,7 +258,12 @@ def factor_tables(groups):
 
 def measure_tables(groups):
     """Measures of other benchmarks (``evaluation.measures``) on every test set of equal windows, with persistence."""
+    fields = max(
+        map(len, (of for group in groups for of in group.values("scores", "test", "measures", "rmse_per_field"))),
+        default=0,
+    )
     columns = {
+        **{f"RMSE field {i + 1}": ("measures", "rmse_per_field", i) for i in range(fields)},
         "VRMSE 1": ("measures", "vrmse_per_step", 0),
         f"VRMSE 1-{TEST_STEPS}": ("measures", "vrmse"),
         **{f"RMSE {frame}": ("rmse_per_step", frame - 1) for frame in (1, TEST_STEPS // 2, TEST_STEPS)},

@@ -61,6 +61,20 @@ def test_bands_are_those_of_numpy(size):
     np.testing.assert_allclose(found.sum(1).numpy() + corners, window_mse(prediction, target), rtol=1e-12)
 
 
+def test_rmse_by_field_is_that_of_numpy():
+    """Over all valid points of all windows together; as many points weigh the same; of one field it is the headline."""
+    prediction, target, mask = with_land((3, 4, 3, 5, 7))
+    fields = ("scalar", "vector")
+    errors = [(p - t).numpy()[..., m[0].numpy()] for p, t, m in zip(prediction, target, mask, strict=True)]
+    expected = [np.sqrt(np.mean(np.concatenate([e[:, part].ravel() for e in errors]) ** 2)) for part in ([0], [1, 2])]
+    assert summary_of(prediction, target, fields, mask)["rmse_per_field"] == pytest.approx(expected, rel=1e-6)
+    whole, of_truth = prediction.nan_to_num(), target.clamp(max=9)
+    expected = (whole - of_truth).double().square().mean((0, 1, 3, 4)).tolist()
+    by_field = [expected[0] ** 0.5, ((expected[1] + expected[2]) / 2) ** 0.5]
+    assert summary_of(whole, of_truth, fields)["rmse_per_field"] == pytest.approx(by_field, rel=1e-6)
+    assert "rmse_per_field" not in summary_of(prediction[:, :, :2], target[:, :, :2], VELOCITY, mask)
+
+
 # ---------------------------------------------------------------- closed forms
 
 
