@@ -132,7 +132,7 @@ temperatures() {
     for flow in rbc storm; do
         [ $flow = rbc ] || [ -f "$data/${flow}_both/meta.json" ] || continue
         of_flow="$terms --test_sets=UM,Mag"
-        [ $flow = rbc ] || of_flow="$of_flow --input_length=4 --num_epoch=800 --patience=80 --decay_rate=0.995"
+        [ $flow = rbc ] || of_flow="$of_flow --input_length=4 --valid_length=6 --num_epoch=800 --patience=80 --decay_rate=0.995"
         for seed in ${SEEDS:-0 1 2}; do
             for fields in vector scalar both; do
                 for symmetry in None UM Mag; do
