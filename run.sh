@@ -97,7 +97,8 @@ rated() {
     done
 }
 
-# seas: nets trained on the Agulhas current and tested on the Mediterranean, each with and without a frame of reference
+# seas: nets trained on the Agulhas current and tested on the Mediterranean, each with and without a frame of reference;
+# and, if it was prepared for that, nets trained there, beside the finished ones of the Agulhas current
 seas() {
     for seed in ${SEEDS:-0 1 2}; do
         for symmetry in None UM Mag Rot; do
@@ -106,6 +107,13 @@ seas() {
             done
         done
     done
+    [ -f "$data/mediterranean/meta.json" ] || return
+    for seed in ${SEEDS:-0 1 2}; do
+        for symmetry in None UM; do
+            rated "$seed" --dataset=mediterranean --architecture=Unet --symmetry=$symmetry --width=0.25 $terms --test_sets=test
+        done
+    done
+    elsewhere mediterranean test "$results"/Ocean_*/ # those that were finished before: call it again
 }
 
 # nets QUESTION WIDTH SCALE_WIDTH: the symmetric net, and what a reviewer would have instead
@@ -189,14 +197,16 @@ plumes() {
     done
 }
 
-# elsewhere DATASET: scores every net of the evidence on these data, unless it is done
+# elsewhere DATASET TEST_SET FOLDERS: scores the finished nets in these folders on that data set, unless it is done
 elsewhere() {
-    for folder in "${RESULTS:-results}"/evidence/*/; do
+    dataset=$1 test_set=$2
+    shift 2
+    for folder; do
         folder=${folder%/}
-        output=$results/$1_${folder##*/}
+        output=$results/${dataset}_${folder##*/}
         [ -f "$folder/metrics.json" ] && [ ! -e "$output" ] || continue
         mkdir -p "$results"
-        echo "$python run_model.py --evaluate='$folder' --output='$output' --dataset=$1 --test_sets=domain --data_dir='$data'"
+        echo "$python run_model.py --evaluate='$folder' --output='$output' --dataset=$dataset --test_sets=$test_set --data_dir='$data'"
     done
 }
 
@@ -283,7 +293,7 @@ if [ "$mode" != full ]; then
         temperatures
     elif [ "$mode" = transfer ]; then
         for dataset in rbc_seed rbc_ra3e6 rbc_ra1e8 rbc_ra3e6_cell rbc_ra1e8_cell; do
-            elsewhere $dataset
+            elsewhere $dataset domain "${results%/*}"/evidence/RBC_*/
         done
     else
         study RBC Unet 0.25 0.125

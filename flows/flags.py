@@ -141,6 +141,7 @@ OCEAN = Command(
         },
         "u_var": {"help": "variable of the eastward current (default: found by its attributes)"},
         "v_var": {"help": "variable of the northward current"},
+        "name": NAME,
     },
     {"splits": [8000, 2000, 2000]},
 )

@@ -581,17 +581,25 @@ def test_run_sh_scores_the_finished_nets_elsewhere(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: no finished run in {results}/evidence: sh run.sh evidence makes them\n"
     assert not list(tmp_path.iterdir())
-    for name in ("one", "half", "two"):
+    for name in ("RBC_1", "RBC_half", "RBC_2", "Ocean_1"):
         (results / "evidence" / name).mkdir(parents=True)
-    for name in ("one", "two"):
-        (results / "evidence" / name / "metrics.json").touch()
-    (results / "transfer" / "rbc_seed_two").mkdir(parents=True)  # is done
+        if "half" not in name:
+            (results / "evidence" / name / "metrics.json").touch()
+    (results / "transfer" / "rbc_seed_RBC_2").mkdir(parents=True)  # is done
     lines = run_sh("transfer", "--list", **settings).stdout.splitlines()
     args = [run_model.parse_args(shlex.split(line)[2:]) for line in lines]
     assert len({arg.dataset for arg in args}) == 5
-    assert [(arg.dataset, arg.evaluate.name) for arg in args[:2]] == [("rbc_seed", "one"), ("rbc_ra3e6", "one")]
+    assert [(arg.dataset, arg.evaluate.name) for arg in args[:2]] == [("rbc_seed", "RBC_1"), ("rbc_ra3e6", "RBC_1")]
     assert all(arg.output == results / "transfer" / f"{arg.dataset}_{arg.evaluate.name}" for arg in args)
     assert {(arg.data_dir, arg.test_sets) for arg in args} == {(data / "quick", "domain")}
+    (results / "seas" / "Ocean_1").mkdir(parents=True)
+    (results / "seas" / "Ocean_1" / "metrics.json").touch()
+    (data / "seas" / "mediterranean").mkdir(parents=True)
+    (data / "seas" / "mediterranean" / "meta.json").touch()
+    lines = run_sh("seas", "--list", **settings).stdout.splitlines()
+    *runs, arg = [run_model.parse_args(shlex.split(line)[2:]) for line in lines]
+    assert {arg.dataset for arg in runs} == {"Ocean", "mediterranean"}
+    assert (arg.evaluate.name, arg.dataset, arg.test_sets) == ("Ocean_1", "mediterranean", "test")
 
 
 @pytest.mark.parametrize("code", [0, 2])
