@@ -30,9 +30,13 @@ PDEBENCH = {
 
 
 def curl(address, path, md5=None):
-    """A command that fetches a file, or the rest of it; and checks it, if its MD5 is known."""
+    """A command that fetches a file, or the rest of it, unless it is there; and checks it, if its MD5 is known.
+
+    It has its name only when it is whole: curl would call it an error to go on with a file that is (416).
+    """
     check = f' && echo "{md5}  {path}" | md5sum -c' if md5 else ""
-    return f'curl --fail --location --create-dirs --continue-at - --output "{path}" "{address}"{check}'
+    fetch = f'curl --fail --location --create-dirs --continue-at - --output "{path}.part" "{address}"'
+    return f'test -f "{path}" || ({fetch} && mv "{path}.part" "{path}"){check}'
 
 
 def rbc():
@@ -79,7 +83,8 @@ def pdebench():
 
 def jet():
     yield "# MODULO's jet on a plate, 2000 frames at 2 kHz; the jet of the second paper was not published."
-    yield curl("https://osf.io/c28de/download", "Ex_4_TR_PIV_Jet.zip") + " && unzip -n Ex_4_TR_PIV_Jet.zip"
+    yield curl("https://osf.io/c28de/download", "Ex_4_TR_PIV_Jet.zip")
+    yield "unzip -n Ex_4_TR_PIV_Jet.zip"
     yield "# Then: python data_prep.py jet --raw Ex_4_TR_PIV_Jet. If the address is dead: github.com/mendezVKI/MODULO."
 
 

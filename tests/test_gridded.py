@@ -110,6 +110,57 @@ def test_every_arrangement_is_the_same_flow(name, tmp_path):
     assert meta["time_step"] == {"no coordinates": 1, "half steps": 0.5}.get(name, 6)
 
 
+def packed(dataset, name, axes, values, step, offset, **attributes):
+    """A variable of 16 bits, of a depth of one if it has four axes."""
+    variable = dataset.createVariable(name, "i2", axes, fill_value=-32767)
+    variable.set_auto_maskandscale(False)
+    variable.setncatts({"scale_factor": step, "add_offset": offset, **attributes})
+    stored = np.where(np.isnan(values), -32767, np.rint((values - offset) / step))
+    variable[:] = stored[:, None] if len(axes) == 4 else stored
+
+
+@pytest.mark.parametrize(
+    ("temperature", "axes", "raw"),
+    [
+        ("thetao", ("time", "depth", "latitude", "longitude"), {"offset": 21.0, "units": "degrees_C"}),
+        ("analysed_sst", ("time", "latitude", "longitude"), {"offset": 273.15, "units": "kelvin"}),
+    ],
+)
+def test_temperatures_of_the_sea(temperature, axes, raw, tmp_path):
+    """As the analyses of Copernicus (thetao) and GHRSST (analysed_sst) store them, beside currents in another file."""
+    frames, offset = flow(), raw["offset"]
+    frames[:, 2] += offset - 270
+    frames[:, :, 0, 0] = np.nan
+    for file, names in (("currents.nc", ("uo", "vo")), ("temperature.nc", (temperature,))):
+        with netCDF4.Dataset(tmp_path / file, "w") as dataset:
+            for name, values, units in (
+                ("time", T, "hours since 1981-01-01 00:00:00"),
+                ("latitude", Y, "degrees_north"),
+                ("longitude", X, "degrees_east"),
+                ("depth", [0.494], "m"),
+            ):
+                dataset.createDimension(name, len(values))
+                dataset.createVariable(name, "f8", (name,))[:] = values
+                dataset[name].units = units
+            for name in names:
+                if name in ("uo", "vo"):
+                    packed(dataset, name, axes, frames[:, "uv".index(name[0])], 0.01, 0.0, units="m s-1")
+                else:
+                    packed(dataset, name, axes, frames[:, 2], 0.01, offset, units=raw["units"])
+    fields = ["--fields", "uo,vo:vector", f"{temperature}:scalar", "--name", "sea"]
+    small = ["--history", 2, "--horizon", 1, "--gap", 0, "--data_dir", tmp_path]
+    files = [tmp_path / "temperature.nc", tmp_path / "currents.nc"]
+    assert prepare("netcdf", "--raw", *files, *fields, *small) == 0
+    found = np.concatenate([raw_windows(tmp_path / "sea", split) for split in ("train", "valid", "test")])
+    expected = np.stack([frames[start : start + 3] for start in range(len(T) - 2)])
+    mask = np.load(tmp_path / "sea" / "train_mask.npy")[0]
+    assert not mask[0, 0]
+    assert mask.sum() == mask.size - 1
+    np.testing.assert_allclose(found[..., mask], expected[..., mask], atol=6e-3)
+    meta = read_meta(tmp_path / "sea")
+    assert (meta["fields"], meta["time_step"]) == (["vector", "scalar"], 6 * 3600)
+
+
 def test_rotation_of_what_was_prepared(tmp_path):
     """v grows eastwards, u falls northwards; both at the rate of the frame."""
     assert prepare("netcdf", "--raw", write(tmp_path / "a.nc"), *SMALL, "--data_dir", tmp_path) == 0

@@ -1,7 +1,10 @@
 """HDF5 files of The Well, PDEArena and PDEBench, written here in their layouts: every value, axis and sign."""
 
+import hashlib
 import itertools
+import os
 import re
+import subprocess
 import tracemalloc
 
 import h5py
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from prepared import prepare, raw_windows, read_meta, refused
 
-from flows.download import HOW
+from flows import download
 
 X, Y, T = np.arange(11) * 0.5 + 1, np.arange(7) * 0.25 - 3, np.arange(5) * 0.125
 SMALL = ["--history", 3, "--horizon", 1]
@@ -417,14 +420,36 @@ def test_memory_is_bounded_by_the_block_not_the_file(tmp_path, monkeypatch):
     assert peak < 8 * 2**20
 
 
-@pytest.mark.parametrize("command", HOW)
+@pytest.mark.parametrize("command", download.HOW)
 def test_print_download_needs_no_file(command, lines):
     """Every line is a comment, or a command that may be run again."""
+    curl = r"test -f \S+ \|\| \(curl --fail .*--continue-at -.* && mv "
+    again = rf"{curl}|unzip -n|copernicusmarine .*--skip-existing|git (lfs|clone)"
     assert prepare(command, "--print_download") == 0
     for line in lines().splitlines():
-        assert re.match(r"# |curl --fail .*--continue-at -|copernicusmarine .*--skip-existing|git (lfs|clone)", line), (
-            line
-        )
+        assert re.match(rf"# |{again}", line), line
+
+
+def test_a_download_goes_on_and_is_not_done_twice(tmp_path):
+    """The shell's own words, with a curl that appends half of the file a call, and fails after the first."""
+    curl = tmp_path / "curl"
+    curl.write_text(
+        '#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\nprintf half >>"$2"\n[ "$(cat "$2")" = halfhalf ]\n'
+    )
+    curl.chmod(0o755)
+    command = download.curl("https://example.org/a.h5", "a.h5", hashlib.md5(b"halfhalf").hexdigest())
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def call():
+        return subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True).returncode
+
+    assert call() != 0
+    assert not (tmp_path / "a.h5").exists()
+    for _ in range(2):
+        assert call() == 0
+        assert (tmp_path / "a.h5").read_text() == "halfhalf"
+    (tmp_path / "a.h5").write_text("spoiled")
+    assert call() != 0
 
 
 def test_print_download_names_every_file(lines):
