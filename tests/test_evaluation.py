@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from evaluation.equivariance import equivariance_error
 from evaluation.rmse import rmse
-from evaluation.score import Remembered, TestSet
+from evaluation.score import Remembered, TestSet, equivariance_of
 from evaluation.spectrum import (
     energy_spectrum,
     energy_spectrum_error,
@@ -346,6 +347,19 @@ def test_equivariance_error_by_wavenumber():
     errors = equivariance_error(forecast, SYMMETRIES["UM"], c, flow, mask & (x > 1))
     assert errors["low"].isnan()
     assert errors["relative"] > 0
+
+
+def test_equivariance_error_where_all_windows_have_land():
+    """Bands of wavenumber that no window has are left out of metrics.json, which knows no NaN."""
+    frames = torch.randn(3, 2, 2, 8, 8)
+    for mask, names in ((None, {"low", "mid", "high"}), (torch.rand(3, 1, 8, 8) < 0.7, set())):
+
+        def read(index, past, steps, mask=mask):
+            return frames[index], None if mask is None else mask[index]
+
+        tests = TestSet(SimpleNamespace(read=read), SYMMETRIES["UM"], torch.ones(3, 2), torch.arange(3))
+        found = equivariance_of(lambda past, steps, mask: past[:, -1:], tests, 2, 1, 2)
+        assert found.keys() == {"absolute", "relative"} | names
 
 
 def test_error_on_transformed_data_is_bounded():

@@ -135,8 +135,11 @@ def test_learning_rates(tmp_path, capsys):
         write_run(tmp_path, same(0.9), symmetry="UM", learning_rate=rate, seed=1, valid_rmse=0.8)
     _, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate")
     assert [cell[:5] for cell in rows["ResNet UM"]] == ["2", "0.400", "0.650", "0.700"]  # their means
+    for rate, seed in ((0.01, 0), (0.001, 1)):  # of two rates without a seed in common neither is the better one
+        write_run(tmp_path, same(0.3), symmetry="Mag", learning_rate=rate, seed=seed, valid_rmse=0.4)
     write_run(tmp_path, same(0.1), symmetry="UM", learning_rate=0.003, weight_decay=0, valid_rmse=0.2)
     columns, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate/weight decay")
+    assert rows["ResNet Mag"] == ["0", "-", "-", "-", "-"]
     assert columns == ["n", *(f"{rate}/0.0004" for rate in (0.001, 0.003, 0.01)), "0.003/0"]
     assert rows["ResNet UM"] == ["1", "0.700", "0.500", "0.600", "0.200*"]
 
