@@ -68,8 +68,9 @@ def export(folder, output):
     with replacing(output) as temporary:
         if output.suffix == ".onnx":
             try:
-                torch.onnx.export(program, dynamo=True, verbose=False).save(temporary)
-            except Exception:  # of many kinds, with pages of text: scale nets and circular padding, so far
+                # Its optimiser fails on scale nets; those who load the file have their own.
+                torch.onnx.export(program, dynamo=True, verbose=False, optimize=False).save(temporary)
+            except Exception:  # of many kinds, with pages of text
                 raise InputError("torch cannot write this net as ONNX; export it to a .pt2 file") from None
         else:
             file = io.BytesIO()

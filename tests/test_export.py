@@ -18,11 +18,11 @@ MEAN, STD = 0.5, 2.0
 def finished(tmp_path):
     """Makes the folder of a finished run, and returns it with its net."""
 
-    def make(architecture, symmetry, frame="", variant=""):
+    def make(architecture, symmetry, frame="", variant="", padding=""):
         flags = f"--architecture={architecture} --symmetry={symmetry} --frame={frame} --input_length=4 --width=0.03"
-        flags += f" --variant={variant}"
+        flags += f" --variant={variant}" + f" --padding={padding}" * bool(padding)
         args = parse_args(f"{flags} --rotation_order=4 --num_scales=2 --scale_interaction=1".split())
-        args.device, args.tile = torch.device("cpu"), [32, 48]
+        args.device, args.tile, args.periodic = torch.device("cpu"), [32, 48], ["x", "y"] if padding else []
         meta = {"id": "a", "fields": ["vector"], "mean": [MEAN], "std": [STD], "units": None}
         args.results = tmp_path
         folder, config, _ = run_model.find_run(args, meta)
@@ -59,6 +59,27 @@ def test_an_exported_net_forecasts_the_same(finished, tmp_path, capsys, architec
             expected = model((frames - MEAN) / STD) * STD + MEAN
             assert (net(frames) - expected).norm() <= 1e-5 * expected.norm()
             assert (net(frames + 0.1) - expected).norm() > 1e-4 * expected.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, and those of what it calls
+@pytest.mark.parametrize("padding", ["", "circular"])
+@pytest.mark.parametrize(("architecture", "symmetry"), [*product(SKELETONS, SYMMETRIES)])
+def test_an_onnx_file_forecasts_the_same(finished, tmp_path, architecture, symmetry, padding):
+    """By onnxruntime, for other numbers of samples and grids than the net was traced with; half a minute a net."""
+    for needed in ("onnx", "onnxscript"):
+        pytest.importorskip(needed)
+    runtime = pytest.importorskip("onnxruntime")
+    folder, model = finished(architecture, symmetry, padding=padding)
+    assert export(folder, tmp_path / "net.onnx") == 0
+    session = runtime.InferenceSession(tmp_path / "net.onnx")
+    (read,) = session.get_inputs()
+    for shape in ((1, 4, 2, 32, 32), (5, 4, 2, 64, 48)):
+        frames = STD * torch.randn(shape) + MEAN
+        (found,) = session.run(None, {read.name: frames.numpy()})
+        with torch.no_grad():
+            expected = model((frames - MEAN) / STD) * STD + MEAN
+        assert (torch.from_numpy(found) - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_an_fno_is_refused(finished, tmp_path, capsys):
