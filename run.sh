@@ -138,11 +138,11 @@ nets() {
 # that suit most nets of the study. A storm of 64 frames gives two steps an epoch.
 temperatures() {
     for flow in rbc storm; do
-        [ $flow = rbc ] || [ -f "$data/${flow}_both/meta.json" ] || continue
         of_flow="$terms --test_sets=UM,Mag"
-        [ $flow = rbc ] || of_flow="$of_flow --input_length=4 --valid_length=6 --num_epoch=800 --patience=80 --decay_rate=0.995"
+        [ $flow = rbc ] || of_flow="$of_flow --input_length=2 --num_epoch=800 --patience=80 --decay_rate=0.995"
         for seed in ${SEEDS:-0 1 2}; do
             for fields in vector scalar both; do
+                [ $flow = rbc ] || [ -f "$data/${flow}_$fields/meta.json" ] || continue
                 for symmetry in None UM Mag; do
                     one "$seed" --dataset=${flow}_$fields --architecture=Unet --symmetry=$symmetry --width=0.25 $of_flow \
                         --learning_rate=0.003 --weight_decay=0

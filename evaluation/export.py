@@ -28,11 +28,11 @@ class InRawUnits(nn.Module):
     def __init__(self, model, mean, std):
         super().__init__()
         self.model = model
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.register_buffer("data_mean", mean)  # the name of no operation: in ONNX the two would meet
+        self.register_buffer("data_std", std)
 
     def forward(self, frames):
-        return self.model((frames - self.mean) / self.std) * self.std + self.mean
+        return self.model((frames - self.data_mean) / self.data_std) * self.data_std + self.data_mean
 
 
 @torch.no_grad()
