@@ -13,11 +13,10 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from evaluation.predict import per_component
-from evaluation.runs import check_run, net_of
+from evaluation.predict import load_net, per_component
 from models.fields import components
 from models.fourier import FNO
-from utils import InputError, load_checkpoint, replacing
+from utils import InputError, replacing
 
 GRID = 32, 48  # of the frames that the net is traced with: no side is 1 anywhere in a U-Net, and they differ
 
@@ -43,16 +42,12 @@ def export(folder, output):
         InputError: a run without weights or standardisation, an FNO, or ONNX where it is not installed or where torch
             cannot write the net so.
     """
-    config = check_run(folder)
-    if "std" not in config:
-        raise InputError(f"{folder / 'config.json'} does not say how its data were standardised; train again")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if output.suffix == ".onnx" and missing:
         raise InputError(f"ONNX needs {' and '.join(missing)}: pip install onnx onnxscript; or export to a .pt2 file")
-    model = net_of(config, config["fields"])
+    config, model = load_net(folder, torch.device("cpu"))
     if isinstance(model, FNO):
         raise InputError("--export does not take an FNO")
-    model.load_state_dict(load_checkpoint(folder / "best.pt", torch.device("cpu"))["model"])
     net = InRawUnits(model, *(per_component(config, name) for name in ("mean", "std"))).eval()
     for buffer in net.buffers():
         buffer.data = buffer.data.contiguous()  # a .pt2 file wants tensors that fill their memory

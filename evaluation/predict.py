@@ -12,6 +12,22 @@ from models.fields import components, of_component
 from utils import InputError, forecast, load_checkpoint, replacing
 
 
+def load_net(folder, device):
+    """The config of a run, and its net with the best weights.
+
+    Raises:
+        InputError: a run without weights, or one that does not say how its data were standardised.
+    """
+    config = check_run(folder)
+    if "std" not in config:
+        raise InputError(f"{folder / 'config.json'} does not say how its data were standardised; train again")
+    if not (folder / "metrics.json").exists():
+        print(f"{folder} is not finished: these are its best weights so far")
+    model = net_of(config, config["fields"]).to(device).eval()
+    model.load_state_dict(load_checkpoint(folder / "best.pt", device)["model"])
+    return config, model
+
+
 @torch.inference_mode()
 def predict(folder, source, steps, output, device):
     """Forecast ``steps`` frames and write them as ``.npy``, ``(steps, C, H, W)`` float32, NaN on land.
@@ -24,9 +40,7 @@ def predict(folder, source, steps, output, device):
     Raises:
         InputError: frames that the net cannot read, or a run that does not say how its data were standardised.
     """
-    config, frames = check_run(folder), raw_frames(source)
-    if "std" not in config:
-        raise InputError(f"{folder / 'config.json'} does not say how its data were standardised; train again")
+    (config, model), frames = load_net(folder, device), raw_frames(source)
     fields, past = config["fields"], config["input_length"]
     channels, multiple = components(fields), ARCHITECTURES[config["architecture"]].size_multiple
     fits = frames.dim() == 4 and frames.shape[1] == channels and len(frames) >= past
@@ -40,8 +54,6 @@ def predict(folder, source, steps, output, device):
     mask = frames.isfinite().all(1).all(0)[None, None]  # land is where a frame has no number
     mean, std = (per_component(config, name) for name in ("mean", "std"))
     standard = torch.where(mask, (frames[-past:] - mean) / std, 0)[None].to(device)
-    model = net_of(config, fields).to(device).eval()
-    model.load_state_dict(load_checkpoint(folder / "best.pt", device)["model"])
     future = forecast(model, standard, steps, None if mask.all() else mask.to(device), config["amp"])[0].cpu()
     future = torch.where(mask, future * std + mean, torch.nan)
     with replacing(output) as temporary, open(temporary, "wb") as file:

@@ -51,7 +51,9 @@ def test_an_exported_net_forecasts_the_same(finished, tmp_path, capsys, architec
     """In the units of the raw data, for other numbers of samples and grids than it was traced with."""
     folder, model = finished(architecture, symmetry, frame)
     assert export(folder, tmp_path / "net.pt2") == 0
-    assert f"wrote {tmp_path / 'net.pt2'}: (n, 4, 2, H, W)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'net.pt2'}: (n, 4, 2, H, W)" in out
+    assert f"{folder} is not finished: these are its best weights so far" in out
     net = torch.export.load(tmp_path / "net.pt2").module()
     with torch.no_grad():
         for shape in ((1, 4, 2, 32, 32), (5, 4, 2, 64, 48)):
