@@ -189,7 +189,7 @@ plumes() {
             dataset=smoke_$1 symmetry=$2
             shift 2
             for relaxed in "" --relaxed=1 "--relaxed=0 --deviation=free"; do
-                [ "$symmetry $relaxed" = "None --relaxed=0 --deviation=free" ] && continue
+                [ "$symmetry $relaxed" = "None --relaxed=0 --deviation=free" ] && relaxed=--variant=RPP
                 one "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $relaxed $of_plumes
             done
             [ $symmetry = None ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 $of_plumes

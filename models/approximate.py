@@ -112,6 +112,38 @@ class RConv(Published, OnTile, Translation):
         return RConv2d(reads.channels, channels, kernel_size, self.tile, self.banks)
 
 
+class RPPConv2d(nn.Conv2d):
+    """Residual pathway prior: y = psi * f + b + U V f, with a dense layer of low rank beside the convolution.
+
+    V ``(rank, in * H * W)``, U ``(out * H * W, rank)``. U starts a thousandth as large as a dense layer would, as in
+    Finzi, Benton and Wilson (2021); in the release neither path has a prior, and both start alike.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, tile, rank):
+        super().__init__(in_channels, out_channels, kernel_size, padding=odd_kernel(kernel_size))
+        points = math.prod(tile)
+        self.dense_reads = nn.Parameter(torch.randn(rank, in_channels * points) / math.sqrt(in_channels * points))
+        self.dense_writes = nn.Parameter(1e-3 * torch.randn(out_channels * points, rank) / math.sqrt(rank))
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y + (x.flatten(1) @ self.dense_reads.T @ self.dense_writes.T).view_as(y)
+
+
+@dataclass(frozen=True)
+class RPP(Published, OnTile, Translation):
+    """A free path through the whole frame beside every convolution.
+
+    Args:
+        rank: of the free paths.
+    """
+
+    rank: int = 32
+
+    def linear(self, reads, channels, kernel_size, stride=1):
+        return RPPConv2d(reads.channels, channels, kernel_size, self.tile, self.rank)
+
+
 # ---------------------------------------------------------------- rotation: weights by group element
 
 
@@ -369,8 +401,8 @@ class RScale(Published, Scale):
 class LiftNet(ConvNet):
     """A ConvNet whose third layer also reads channels that are constant over the grid.
 
-    A perceptron makes them of all numbers of the window. It knows places and directions: the net has the symmetry of
-    its layers only where the perceptron is silent. Here without the release's batch norms.
+    A perceptron makes them of all numbers of the window, as the first layer reads it. It knows places and directions:
+    the net has the symmetry of its layers only where the perceptron is silent. Here without the release's batch norms.
     """
 
     def __init__(self, symmetry, input_length, kernel_size=3, width=1.0, frames=()):
@@ -379,10 +411,10 @@ class LiftNet(ConvNet):
         constant = max(1, hidden.channels // numbers)  # as many numbers as there are hidden channels
         reads = hidden._replace(channels=hidden.channels + constant)
         self.layers[2] = symmetry.convolution(reads, hidden, kernel_size)
-        height, width = symmetry.tile
+        window = torch.zeros(1, input_length, symmetry.components, *symmetry.tile)
         self.perceptron = nn.Sequential(
             nn.Flatten(1),
-            nn.Linear(input_length * symmetry.components * height * width, hidden.channels),
+            nn.Linear(self.lift(window).numel(), hidden.channels),
             nn.ReLU(inplace=True),
             nn.Linear(hidden.channels, hidden.channels),
             nn.ReLU(inplace=True),
@@ -414,8 +446,19 @@ class LiftRotation(OnTile, Rotation):
         return self.rotation_order * (1 + self.reflections)
 
 
+@dataclass(frozen=True)
+class LiftScale(OnTile, Scale):
+    """Lift expansion of layers on a scale axis."""
+
+    skeleton = LiftNet
+
+    @property
+    def channel_numbers(self):
+        return self.num_scales
+
+
 PUBLISHED = {
-    "None": {"RConv": RConv(), "Lift": Lift()},
+    "None": {"RConv": RConv(), "RPP": RPP(), "Lift": Lift()},
     "Rot": {"RGroup": RGroup(rotation_order=4), "RSteer": RSteer(rotation_order=4), "Lift": LiftRotation()},
-    "Scale": {"RScale": RScale(num_scales=4, scale_interaction=1)},
+    "Scale": {"RScale": RScale(num_scales=4, scale_interaction=1), "Lift": LiftScale()},
 }

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
+from torch.nn.functional import conv2d
 
 import data_prep
 import run_model
@@ -23,6 +24,7 @@ from models.approximate import (
     SIGMAS,
     RConv2d,
     RGroupConv2d,
+    RPPConv2d,
     RScaleConv2d,
     RSteerConv2d,
     hermite_gaussians,
@@ -389,16 +391,30 @@ def test_rscale_reads_one_level():
     assert change[1:].min() > 1e-3
 
 
-@pytest.mark.parametrize("symmetry", ["None", "Rot"])
+def test_rpp_is_a_convolution_and_a_dense_layer_of_low_rank():
+    layer, x = RPPConv2d(2, 3, 3, (6, 5), 4).double(), torch.randn(2, 2, 6, 5, dtype=torch.float64)
+    with torch.no_grad():
+        assert 1e-5 < relative(layer(x), conv2d(x, layer.weight, layer.bias, padding=1)) < 1e-2  # at its start
+        layer.dense_writes.mul_(1e3)
+        free = layer(x) - conv2d(x, layer.weight, layer.bias, padding=1)
+        units = torch.eye(60, dtype=torch.float64).view(60, 2, 6, 5)  # the dense layer, column by column
+        matrix = (layer(units) - conv2d(units, layer.weight, layer.bias, padding=1)).flatten(1).T
+    assert torch.linalg.matrix_rank(matrix) == 4
+    torch.testing.assert_close(free.flatten(1), x.flatten(1) @ matrix.T, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("symmetry", ["None", "Rot", "Scale"])
 def test_lift_adds_channels_that_are_constant_over_the_grid(symmetry):
     net, seen, x = make(symmetry, "Lift"), [], torch.randn(2, 3, 2, 12, 10, dtype=torch.float64)
-    net.layers[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for layer in (net.layers[0], net.layers[2]):
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         net(x)
-        said, y = net.perceptron(x), net.layers[:2](net.lift(x))
-    added = seen[0][:, y.shape[1] :].flatten(1, -3)
+        lifted, third = seen
+        said, y = net.perceptron(lifted), net.layers[:2](lifted)
+    added = third[:, y.shape[1] :].flatten(1, -3)
     torch.testing.assert_close(added, said[:, :, None, None].expand_as(added))
-    torch.testing.assert_close(seen[0][:, : y.shape[1]], y)
+    torch.testing.assert_close(third[:, : y.shape[1]], y)
 
 
 @pytest.mark.parametrize("symmetry", ["None", "Rot"])
@@ -410,6 +426,21 @@ def test_lift_has_the_symmetry_while_its_perceptron_is_silent(symmetry):
     for weight in net.perceptron[-1].parameters():
         nn.init.zeros_(weight)
     assert error(net) < EXACT
+
+
+def test_lift_is_the_strict_scale_net_while_its_perceptron_is_silent():
+    net = make("Scale", "Lift")
+    strict = build_model("ConvNet", "Scale", 3, SIDE, 1 / 16).double()
+    weights = net.state_dict()
+    strict.load_state_dict(
+        {name: weights[name][(*map(slice, tensor.shape),)] for name, tensor in strict.state_dict().items()}
+    )
+    x = torch.randn(2, 3, 2, 12, 10, dtype=torch.float64)
+    with torch.no_grad():
+        assert relative(net(x), strict(x)) > 1e-3
+        for weight in net.perceptron[-1].parameters():
+            nn.init.zeros_(weight)
+        assert relative(net(x), strict(x)) < EXACT
 
 
 # ---------------------------------------------------------------- nets
@@ -429,14 +460,16 @@ def test_nets_read_all_fields_and_learn_everywhere(symmetry, name, fields):
 
 @pytest.mark.parametrize(("symmetry", "name"), ALL)
 def test_the_output_is_the_next_frame(symmetry, name):
-    """A silent net forecasts 0, not the last frame; and no frame of reference makes it homogeneous."""
+    """A silent net forecasts 0, not the last frame, and no frame of reference makes it homogeneous; but that on our
+    scale layers, which forecast a change."""
     net, x = make(symmetry, name), torch.randn(2, 3, 2, 12, 10, dtype=torch.float64)
-    if symmetry == "Scale":
+    if name == "RScale":
         fill(net, bias=torch.randn_like)
         with torch.no_grad():
             assert relative(net(2 * x), 2 * net(x)) > 0.01
-    fill(net.output, weight=torch.zeros_like, bias=torch.zeros_like)
-    assert net(x).abs().max() == 0
+    fill(net.output, weight=torch.zeros_like, bias=torch.zeros_like, dense_writes=torch.zeros_like)
+    expected = x[:, -1] if (symmetry, name) == ("Scale", "Lift") else 0 * x[:, -1]
+    torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
