@@ -174,7 +174,7 @@ class Table:
 
 def tables_of(groups):
     """All tables of the groups of one data set."""
-    tables = [score_table(groups, measure) for measure in MEASURES]
+    tables = [*rmse_tables(groups), score_table(groups, "ese")]
     tables += [authors_table(groups), equivariance_table(groups), cost_table(groups)]
     return [table for table in tables if table is not None]
 
@@ -191,6 +191,27 @@ def test_sets(groups):
     """The test sets that any run has: original, other domain, transformed."""
     names = {name for group in groups for run in group.runs for name in run["scores"]}
     return [name for name in ("test", "domain", *SYMMETRIES) if name in names]
+
+
+def rmse_tables(groups):
+    """RMSE on every test set and, of data of several fields, by field."""
+    by_field = ("measures", "rmse_per_field")
+    fields = max((len(found) for group in groups for found in group.values("scores", "test", *by_field)), default=0)
+    if not fields:
+        return [score_table(groups, "rmse")]
+    places = [(name, *by_field, i) for name in test_sets(groups) for i in range(fields)]
+
+    def cells(group):
+        return [number(group, "scores", *place) for place in places]
+
+    columns = [f"{name} {i + 1}" for name, *_, i in places]
+    note = "each in its own standard deviations, in the order of the data's fields"
+    table = table_of(groups, "RMSE by field", columns, cells, note)
+    mark_best(groups, table, min)
+    still = [number_of([v for group in groups for v in group.values("baselines", "persistence", *at)]) for at in places]
+    table.blocks.append(len(table.rows))
+    table.rows.append(("persistence", ["", *(cell and Number(cell.mean) for cell in still)]))
+    return [score_table(groups, "rmse"), table]
 
 
 def score_table(groups, measure):
@@ -258,12 +279,7 @@ def factor_tables(groups):
 
 def measure_tables(groups):
     """Measures of other benchmarks (``evaluation.measures``) on every test set of equal windows, with persistence."""
-    fields = max(
-        map(len, (of for group in groups for of in group.values("scores", "test", "measures", "rmse_per_field"))),
-        default=0,
-    )
     columns = {
-        **{f"RMSE field {i + 1}": ("measures", "rmse_per_field", i) for i in range(fields)},
         "VRMSE 1": ("measures", "vrmse_per_step", 0),
         f"VRMSE 1-{TEST_STEPS}": ("measures", "vrmse"),
         **{f"RMSE {frame}": ("rmse_per_step", frame - 1) for frame in (1, TEST_STEPS // 2, TEST_STEPS)},
@@ -546,7 +562,7 @@ def report_of(folders, form="text", subject="scores", match="", against=""):
         experiments.setdefault(group.title, []).append(group)
     tables = {
         "scores": tables_of,
-        "rmse": lambda of: [score_table(of, "rmse")],
+        "rmse": rmse_tables,
         "measures": measure_tables,
         "rates": rates_table,
         "factors": factor_tables,

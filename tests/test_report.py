@@ -322,6 +322,25 @@ def test_measures(tmp_path, capsys):
     assert found["windows_without_land", "test"] == 5
 
 
+def test_rmse_by_field(tmp_path, capsys):
+    """Beside the other table where the data have several fields; a run from before there was such a number is empty."""
+    write_run(tmp_path, same(0.4, ("test",)), symmetry="None")
+    assert "by field" not in run_report(capsys, tmp_path, "--rmse")
+    for seed, error in enumerate((0.1, 0.3)):
+        folder = write_run(tmp_path, same(0.3, ("test",)), symmetry="UM", seed=seed)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["scores"]["test"]["measures"] = {"rmse_per_field": [error, 2 * error]}
+        metrics["baselines"]["persistence"]["test"]["measures"] = {"rmse_per_field": [0.5, 0.6]}
+        change(folder / "metrics.json", **metrics)
+    markdown = run_report(capsys, tmp_path, "--rmse", "--markdown").partition("RMSE by field")[2]
+    assert [line for line in markdown.splitlines() if line.startswith("| ")] == [
+        "| | n | test 1 | test 2 |",
+        "| ResNet | 1 | - | - |",
+        "| ResNet UM | 2 | 0.200 ± 0.141 | 0.400 ± 0.283 |",
+        "| persistence |  | 0.500 | 0.600 |",
+    ]
+
+
 def test_measures_of_runs_without(capsys):
     assert exit_code(lambda: report.main([str(EVIDENCE / "ablation"), "--measures"])) == 2
     assert "no run with measures" in capsys.readouterr().err
