@@ -218,7 +218,7 @@ def settings_of(run):
     """What tells the run's experiment from others, hashable."""
     names = (*SETTINGS, *SYMMETRIES[run["symmetry"]].options())
     values = [tuple(run[name]) if isinstance(run[name], list) else run[name] for name in names]
-    return (run["data"], *values)
+    return (run["data"], run.get("trained_on"), *values)
 
 
 def group_runs(runs):
@@ -255,6 +255,8 @@ def group_runs(runs):
             if group[name] != common:
                 value = "+".join(group[name]) if isinstance(group[name], list) else group[name]
                 group.label += f" {name} {value}" if name != "amp" else " amp" * group["amp"]
+        native = [other for other in groups if other.data == group.data and "trained_on" not in other.runs[0]]
+        group.label += " trained elsewhere" if native and group not in native else ""
 
     def order(group):
         tables = {"architecture": list(ARCHITECTURES), "symmetry": list(SYMMETRIES)}

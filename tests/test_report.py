@@ -144,6 +144,21 @@ def test_learning_rates(tmp_path, capsys):
     assert rows["ResNet UM"] == ["1", "0.700", "0.500", "0.600", "0.200*"]
 
 
+def test_nets_trained_elsewhere_are_rows_of_their_own(tmp_path, capsys):
+    """They have the settings of those trained here, and are told from them only where there are such."""
+    for seed in (0, 1):
+        folder = write_run(tmp_path, same(0.5), symmetry="UM", seed=seed)
+        change(folder / "config.json", trained_on="another")
+        folder.rename(tmp_path / f"elsewhere_{seed}")
+    assert table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")[1]["ResNet UM"][:2] == [
+        "2",
+        "0.500+-0.000",
+    ]
+    write_run(tmp_path, same(0.3), symmetry="UM", seed=0)
+    _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
+    assert (rows["ResNet UM"][:2], rows["ResNet UM trained elsewhere"][:2]) == (["1", "0.300*"], ["2", "0.500+-0.000"])
+
+
 def test_differences_from_a_row(tmp_path, capsys):
     """Less the row that is named, of equal windows; a set that has no errors by window is no column."""
     errors = {"blocks": {"test": [0, 1]}, "test": [0.25, 0.25]}
