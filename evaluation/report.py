@@ -193,6 +193,12 @@ def test_sets(groups):
     return [name for name in ("test", "domain", *SYMMETRIES) if name in names]
 
 
+def add_persistence(table, cells):
+    """Add a last row: ``cells``, of all runs, without their deviations."""
+    table.blocks.append(len(table.rows))
+    table.rows.append(("persistence", ["", *(cell and Number(cell.mean, form=cell.form) for cell in cells)]))
+
+
 def rmse_tables(groups):
     """RMSE on every test set and, of data of several fields, by field."""
     by_field = ("measures", "rmse_per_field")
@@ -209,8 +215,7 @@ def rmse_tables(groups):
     table = table_of(groups, "RMSE by field", columns, cells, note)
     mark_best(groups, table, min)
     still = [number_of([v for group in groups for v in group.values("baselines", "persistence", *at)]) for at in places]
-    table.blocks.append(len(table.rows))
-    table.rows.append(("persistence", ["", *(cell and Number(cell.mean) for cell in still)]))
+    add_persistence(table, still)
     return [score_table(groups, "rmse"), table]
 
 
@@ -302,9 +307,7 @@ def measure_tables(groups):
             "without land; docs/measures.md"
         )
         table = table_of(groups, f"measures on {name}", columns, lambda group: cells([group], "scores", name), note)
-        table.blocks.append(len(table.rows))
-        still = cells(groups, "baselines", "persistence", name)
-        table.rows.append(("persistence", ["", *(cell and Number(cell.mean, form=cell.form) for cell in still)]))
+        add_persistence(table, cells(groups, "baselines", "persistence", name))
         return table
 
     names = test_sets(groups)

@@ -7,8 +7,8 @@ symmetry. :data:`PUBLISHED` has them as variants of the symmetry that they relax
 with the paper's widths, without skips and norms.
 
 What the release means is kept, however it works; what is a slip is mended. Each docstring says which. Ours are the
-relaxed nets of ``models.backbone``: they start exact. The release's residual pathway (exact layer + convolution of its
-own) is what those have as "free"; the penalty of its L2 norm is their decay.
+relaxed nets of ``models.backbone``: they start exact. The release's residual pathway (exact layer + layer of its own)
+is what those have as "free", and the penalty of its L2 norm their decay; of translation, whose own layer is dense, RPP.
 
 Velocities are the right way up. The release's arrays have rows upwards and v upwards, as here, but its steerable
 kernels take v to point down: a quarter turn comes out as a turn and a reversal.

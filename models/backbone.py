@@ -310,7 +310,7 @@ def extend(maps, before, periodic, mode="constant", after=None):
 
 def wrap(maps, before, after, dim):
     """The last cells along an axis before the first and the first after the last, around a small grid several times."""
-    size = torch.full((), maps.shape[dim], device=maps.device)  # ONNX has no remainder of a plain number
+    size = torch.full((), maps.shape[dim], device=maps.device)  # torch writes no remainder by a number as ONNX
     ends = (torch.arange(*cells, device=maps.device) % size for cells in ((-before, 0), (after,)))
     first, last = (maps.index_select(dim, cells) for cells in ends)
     return torch.cat([first, maps, last], dim)
