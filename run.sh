@@ -180,7 +180,7 @@ dials() {
 
 # plumes: strict, relaxed, free and plain nets on the second paper's three sets, tested on later frames and on plumes that
 # no net has seen.
-of_plumes="--learning_rate=0.003 --test_sets=domain --architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=40 --decay_rate=0.95"
+of_plumes="--learning_rate=0.003 --test_sets=domain --architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=6 --num_epoch=25 --decay_rate=0.9"
 plumes() {
     for seed in ${SEEDS:-0 1 2}; do
         for net in rotation/Rot/--rotation_order=4/--width=0.0625 scale/Scale/--num_scales=3/--width=0.125 translation/None/--width=0.125; do
