@@ -4,7 +4,7 @@ Wang, Walters and Yu, *Approximately Equivariant Networks for Imperfectly Symmet
 release (Rose-STL-Lab/Approximately-Equivariant-Nets at e8e9355). Each layer has weights w that differ by place (RConv),
 by group element (RGroup) or by tap of the kernel (RSteer, RScale); where they are equal, the layer should have the
 symmetry. :data:`PUBLISHED` has them as variants of the symmetry that they relax. They make a ConvNet and nothing else,
-with the paper's widths, without skips and norms.
+with the paper's widths, without skips and, but for lift expansion, without norms.
 
 What the release means is kept, however it works; what is a slip is mended. Each docstring says which. Ours are the
 relaxed nets of ``models.backbone``: they start exact. The release's residual pathway (exact layer + layer of its own)
@@ -56,6 +56,9 @@ class Published:
             raise ValueError(f"{type(self).__name__} is relaxed by itself, in no other way")
         if self.periodic:
             raise ValueError(f"{type(self).__name__} pads with zeros, it does not continue frames periodically")
+
+    def convnet_layer(self, reads, writes, kernel_size):
+        return self.convolution(reads, writes, kernel_size)  # without norms
 
 
 @dataclass(frozen=True)
@@ -402,7 +405,7 @@ class LiftNet(ConvNet):
     """A ConvNet whose third layer also reads channels that are constant over the grid.
 
     A perceptron makes them of all numbers of the window, as the first layer reads it. It knows places and directions:
-    the net has the symmetry of its layers only where the perceptron is silent. Here without the release's batch norms.
+    the net has the symmetry of its layers only where the perceptron is silent.
     """
 
     def __init__(self, symmetry, input_length, kernel_size=3, width=1.0, frames=()):
@@ -410,7 +413,7 @@ class LiftNet(ConvNet):
         hidden, numbers = self.hidden(symmetry.convnet_width), symmetry.channel_numbers
         constant = max(1, hidden.channels // numbers)  # as many numbers as there are hidden channels
         reads = hidden._replace(channels=hidden.channels + constant)
-        self.layers[2] = symmetry.convolution(reads, hidden, kernel_size)
+        self.layers[2] = symmetry.convnet_layer(reads, hidden, kernel_size)
         window = torch.zeros(1, input_length, symmetry.components, *symmetry.tile)
         self.perceptron = nn.Sequential(
             nn.Flatten(1),

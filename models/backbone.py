@@ -117,6 +117,10 @@ class Symmetry(Options, ABC):
     def convolution(self, reads, writes, kernel_size, stride=1):
         """A convolution with activation; ``stride`` 2 halves the grid."""
 
+    def convnet_layer(self, reads, writes, kernel_size):
+        """A layer of the ConvNet: where the second paper's has a norm, a convolution with norm and activation."""
+        return self.convolution(reads, writes, kernel_size)
+
     @abstractmethod
     def residual_block(self, reads, writes, kernel_size):
         """Two convolutions and a skip connection, of the ResNet."""
@@ -271,7 +275,7 @@ class ConvNet(Forecaster):
     def __init__(self, symmetry, input_length, kernel_size=3, width=1.0, frames=()):
         super().__init__(symmetry, input_length, kernel_size, width, frames)
         features = [self.lifted, *[self.hidden(symmetry.convnet_width)] * 4]
-        layers = [symmetry.convolution(*pair, kernel_size) for pair in zip(features, features[1:], strict=False)]
+        layers = [symmetry.convnet_layer(*pair, kernel_size) for pair in zip(features, features[1:], strict=False)]
         self.layers = nn.Sequential(*layers)
         self.output = symmetry.output(features[-1], kernel_size)
 
