@@ -35,10 +35,11 @@ Of the second paper, on approximate symmetry. Of relaxed nets alike but for LAMB
 compared. Data break a symmetry unless their own equivariance error (``evaluation.breaking``) is known to be below 1 %
 (``EXACT``); walls, gravity and land do.
 
-9. A relaxed net is better than the strict net of its symmetry where the data break it, on the test set and on the
-   other domain if there is one, one finding each. Fails where it is worse.
+Each on the test set and on the other domain if there is one, one finding each:
+
+9. A relaxed net is better than the strict net of its symmetry where the data break it. Fails where it is worse.
 10. It is better than nets that are free to break it: the plain net, and the same net with free kernels that do not
-    decay (``--relaxed=0 --deviation=free``), one finding each. Fails where it is worse.
+    decay (``--relaxed=0 --deviation=free``). Fails where it is worse.
 11. Where the data keep the symmetry it is not worse than the strict net: fails where its RMSE is above by an interval
     above 0.
 12. What it learns to deviate by (the mean over its layers and seeds) grows with the data's own error: Spearman's rank
@@ -47,6 +48,7 @@ compared. Data break a symmetry unless their own equivariance error (``evaluatio
 """
 
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import mean
 
 from evaluation.paired import rmse_difference, seed_difference
@@ -330,10 +332,9 @@ def other_parameters(groups):
 
 def relaxed_and_strict(groups):
     verdict = Verdict(9, "Where the data break a symmetry, relaxed nets are better than strict ones.")
-    for group, strict in strict_pairs(groups, exact=False):
-        for test_set in ("test", "domain"):
-            difference = rmse_difference(group, strict, test_set)
-            verdict.compare(difference, f"{name_of(group)} less {strict.label}: RMSE on {test_set}")
+    for (group, strict), test_set in product(strict_pairs(groups, exact=False), ("test", "domain")):
+        difference = rmse_difference(group, strict, test_set)
+        verdict.compare(difference, f"{name_of(group)} less {strict.label}: RMSE on {test_set}")
     return verdict
 
 
@@ -342,17 +343,18 @@ def relaxed_and_free(groups):
     for group in relaxed_nets(groups):
         rivals = alike(groups, group, "None")[:1]
         rivals += [other for other in alike(groups, group, group["symmetry"], relaxed=0) if free(other)][:1]
-        for other in rivals:
-            verdict.compare(rmse_difference(group, other), f"{name_of(group)} less {other.label}: RMSE")
+        for other, test_set in product(rivals, ("test", "domain")):
+            difference = rmse_difference(group, other, test_set)
+            verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on {test_set}")
     return verdict
 
 
 def relaxed_on_exact_data(groups):
     verdict = Verdict(11, "Where the data keep the symmetry, relaxed nets are as good as strict ones.")
-    for group, strict in strict_pairs(groups, exact=True):
-        difference = rmse_difference(group, strict)
+    for (group, strict), test_set in product(strict_pairs(groups, exact=True), ("test", "domain")):
+        difference = rmse_difference(group, strict, test_set)
         if difference is not None:
-            words = f"{name_of(group)} less {strict.label}: RMSE {difference} in {difference.seeds} seeds"
+            words = f"{name_of(group)} less {strict.label}: RMSE on {test_set} {difference} in {difference.seeds} seeds"
             verdict.find(FAILS if difference.sign > 0 else HOLDS, words)
     return verdict
 

@@ -221,6 +221,13 @@ def test_relaxed_against_free(tmp_path):
     assert judged(tmp_path, 10) == ("partly reproduced", ["holds", "fails"])
 
 
+def test_the_other_domain_counts(tmp_path):
+    relaxed, strict, plain = ({"test": 0.4, "domain": domain} for domain in (0.5, 0.3, 0.3))
+    relaxed_and_rivals(tmp_path, relaxed, strict, plain | {"test": 0.5}, 0.001)
+    assert judged(tmp_path, 10)[1] == ["holds", "fails"]
+    assert judged(tmp_path, 11)[1] == ["holds", "fails"]
+
+
 def test_of_relaxed_nets_the_best_on_validation_is_compared(tmp_path):
     relaxed_and_rivals(tmp_path, 0.6, 0.5, 0.7, valid_rmse=0.5)
     five(tmp_path, 0.4, symmetry="Rot", relaxed=0.1, valid_rmse=0.4)

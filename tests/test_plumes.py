@@ -85,16 +85,18 @@ def test_simulated_once(tmp_path, monkeypatch):
 
 
 def test_levels(tmp_path, capsys):
-    """Four plumes; nets that read one frame read s + 2."""
+    """Four plumes and eight held out; nets that read one frame read s + 2."""
     assert prepare("smoke", "--set", "levels", "--level", 3, "--data_dir", tmp_path) == 0
     assert "frames shared: train and valid 88, train and test 48, valid and test 88" in capsys.readouterr().out
     folder = tmp_path / "smoke_levels_3"
     meta, frames = load_meta(folder), stored(tmp_path)
     assert meta["history"] == 3
-    assert frames.shape == (4, 72, 3, 16, 16)
-    for split, first, last in (("train", 0, 29), ("valid", 30, 39), ("test", 40, 49)):
+    assert frames.shape == (12, 72, 3, 16, 16)
+    for split, first, last in (("train", 0, 29), ("valid", 30, 39), ("test", 40, 49), ("domain", 0, 29)):
         windows = raw_windows(folder, split)
-        expected = np.stack([plume[s : s + 23] for plume in frames for s in range(first, last + 1)])
+        plumes = frames[4:] if split == "domain" else frames[:4]
+        expected = np.stack([plume[s : s + 23] for plume in plumes for s in range(first, last + 1)])
+        assert meta["splits"][split]["parameters"]["turns"] == [0, 1, 2, 3] * (len(plumes) // 4)
         np.testing.assert_allclose(windows, expected, atol=1e-5)
     buoyancy = meta["splits"]["train"]["parameters"]["buoyancy"]
     np.testing.assert_allclose(buoyancy, [[0, 0.01], [-0.025, 0], [0, -0.04], [0.055, 0]], atol=1e-12)  # 1, 4, 7, 10

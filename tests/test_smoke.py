@@ -25,6 +25,7 @@ from simulation.smoke import (
     scale,
     simulate,
     translation,
+    twins,
 )
 from utils import InputError
 
@@ -309,17 +310,20 @@ def test_levels():
     assert LEVELS[3] == (1, 4, 7, 10)
     assert LEVELS[9] == (1, 10, 19, 28)
     dataset = levels(3)
-    assert dataset.shape == (4, 50, 3, 64, 64)
-    assert [plume.center for plume in dataset.plumes] == [(32, 5), (59, 32), (32, 59), (5, 32)]
+    assert dataset.shape == (12, 50, 3, 64, 64)
+    assert [plume.center for plume in dataset.plumes[:4]] == [(32, 5), (59, 32), (32, 59), (5, 32)]
+    assert [plume.center for plume in dataset.plumes[4:8]] == [(24, 5), (59, 24), (40, 59), (5, 40)]  # to the left
+    assert [plume.center for plume in dataset.plumes[8:]] == [(40, 5), (59, 40), (24, 59), (5, 24)]
+    assert dataset.held_out == tuple(range(4, 12))
     buoyancy = np.array([plume.buoyancy for plume in dataset.plumes])
-    assert buoyancy == pytest.approx(np.array([(0, 0.01), (-0.025, 0), (0, -0.04), (0.055, 0)]))
+    assert buoyancy == pytest.approx(np.array([(0, 0.01), (-0.025, 0), (0, -0.04), (0.055, 0)] * 3))
     assert equivariance_test().shape == (50, 50, 3, 64, 64)
     assert equivariance_test().plumes[10].buoyancy == pytest.approx((0, 0.055))
 
 
 def test_small_sets_have_the_units_of_the_paper():
     """Half the cells, about the same velocities (the coarse disc is a tenth larger): units, not cells."""
-    paper, small = (simulate(replace(levels(0, size), steps=20)).double() for size in ("paper", "small"))
+    paper, small = (simulate(replace(twins(0, size), steps=20)).double() for size in ("paper", "small"))
     paper = averaged(averaged(paper, 32).mT, 32).mT
     assert relative(small[:, :, :2], paper[:, :, :2]) < 0.25
 
@@ -407,7 +411,7 @@ def test_published_level(level):
     plumes = tuple(equivariance_test().plumes[i] for i in LEVELS[level])
     frames = simulate(replace(equivariance_test(), plumes=plumes), faces=True)[:, LEVEL_FRAMES]
     assert round(mean_difference(frames), 3) == PUBLISHED[level]
-    true = mean_difference(turned_back(simulate(levels(level)))[:, LEVEL_FRAMES])
+    true = mean_difference(turned_back(simulate(twins(level)))[:, LEVEL_FRAMES])
     assert true == pytest.approx(PUBLISHED[level], rel=5e-3)
     assert true < mean_difference(frames)
 
