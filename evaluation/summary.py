@@ -1,5 +1,7 @@
 """Figures of what runs leave behind in JSON, over all seeds: they need neither weights nor data."""
 
+from itertools import chain
+
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.ticker import FixedLocator, MaxNLocator
@@ -140,7 +142,7 @@ def relative_errors(group, test_set):
 def draw_breaking(groups):
     """After the second paper's Figure 4: RMSE and the net's equivariance error against that of the data themselves.
 
-    None where fewer than two data sets with a known error were trained on.
+    RMSE are in units of persistence, because the flows of some data sets are faster than those of others. None where fewer than two data sets with a known error were trained on.
     """
     lines = {}
     for group in groups:
@@ -150,13 +152,17 @@ def draw_breaking(groups):
     if not lines:
         return None
     figure = new_figure(2.4)
-    left, right = figure.subplots(1, 2)
+    test_sets = [name for name in ("test", "domain") if all(group.values("scores", name) for group in chain(*lines))]
+    *panels, right = figure.subplots(1, len(test_sets) + 1)
     for line, look in zip(lines, looks([line[-1] for line in lines]), strict=True):
         errors = list(map(absolute_data_error, line))
-        draw_band(left, look, errors, [group.values("scores", "test", "rmse") for group in line])
+        for axes, name in zip(panels, test_sets, strict=True):
+            draw_band(axes, look, errors, [relative_errors(group, name) for group in line])
         draw_band(right, look, errors, [group.values("equivariance_error", "Rot", "relative") for group in line])
-    left.set(xlabel="equivariance error of the data", ylabel="RMSE / standard deviation")
-    right.set(xlabel="equivariance error of the data", ylabel="relative equivariance error of the net")
+    for axes, name in zip(panels, test_sets, strict=True):
+        axes.set(ylabel=f"RMSE on {name} / that of persistence")
+    right.set(ylabel="relative equivariance error of the net")
+    figure.supxlabel("equivariance error of the data", fontsize="medium")
     legend_below(figure)
     return figure
 

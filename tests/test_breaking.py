@@ -80,16 +80,18 @@ def test_figure(tmp_path):
     for level, error in (("a", 0.4), ("b", 0.0), ("c", 0.2)):
         settings = {"dataset": level, "data": level, "data_error": {"Rot": {"absolute": error}}}
         settings["architecture"] = "ConvNet"
-        scores = {"test": (error + 1, 1), "Rot": (error + 1, 1)}
+        scores = {"test": (error + 1, 1), "Rot": (error + 1, 1), "domain": (error + 3, 1)}
+        settings["persistence"] = 2
         write_run(tmp_path, scores, symmetry="Rot", **settings)
         write_run(tmp_path, scores, symmetry="Rot", relaxed=1, **settings)
     write_run(tmp_path, {"test": (1, 1)}, symmetry="Rot")  # of unknown error
     groups = group_runs(load_runs(tmp_path))
-    left, right = summary.draw_breaking(groups).axes
+    left, middle, right = summary.draw_breaking(groups).axes
     strict, relaxed = left.lines
     assert (strict.get_label(), relaxed.get_label()) == ("Rot", "Rot, relaxed 1.0")
     np.testing.assert_array_equal(strict.get_xdata(), [0, 0.2, 0.4])
-    np.testing.assert_array_equal(strict.get_ydata(), [1, 1.2, 1.4])
+    np.testing.assert_array_equal(strict.get_ydata(), [0.5, 0.6, 0.7])
+    np.testing.assert_array_equal(middle.lines[0].get_ydata(), [1.5, 1.6, 1.7])
     np.testing.assert_array_equal(right.lines[0].get_ydata(), [0.25] * 3)
     assert summary.draw_breaking(groups[:1]) is None
 
