@@ -14,7 +14,8 @@
 # sh run.sh heat                     nets of every symmetry on heat in a periodic box, where all symmetries are exact; some
 #                                    hours
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
-# sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial
+# sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial, on
+#                                    convection and, if there is data/ocean, on currents; some hours
 # sh run.sh [MODE] --list            prints the runs of all data sets, one command a line, for a scheduler; runs nothing
 #
 # Finished runs are skipped, killed ones go on. DATA_DIR, RESULTS and PYTHON override data, results and python3.
@@ -77,7 +78,7 @@ small() {
 # by their mean: one seed chooses badly, and the paper's decay does not suit every net (docs/what-the-layers-are-worth.md).
 terms="--input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95"
 study() {
-    for question in UM Mag Rot Scale Relaxed; do
+    for question in UM Mag Rot Scale; do
         for seed in ${SEEDS:-0 1 2 3 4}; do
             for net in $(nets $question "$3" "$4"); do
                 rated "$seed" --dataset="$1" --architecture="$2" $(echo "$net" | tr '/' ' ') $terms --scale_windows=0
@@ -129,8 +130,6 @@ nets() {
         Rot) echo "--symmetry=Rot/--width=$2 --symmetry=Rot/--rotation_order=4/--width=$2" \
             "--symmetry=None/--augment=Rot/--width=$2 --symmetry=None/--frame=Rot/--width=$2" ;;
         Scale) echo "--symmetry=None/--width=$3 --symmetry=Scale/--width=$3" ;;
-        Relaxed) echo "--symmetry=UM/--width=$2/--relaxed=1 --symmetry=Mag/--width=$2/--relaxed=1" \
-            "--symmetry=Rot/--width=$2/--relaxed=1" ;;
     esac
 }
 
@@ -165,33 +164,62 @@ heat() {
 # dials: rotation nets on four plumes, from below, right, above and left, whose buoyancies differ the more, the higher
 # the level, after the second paper's Figure 4: one frame to read; tested on later frames and on plumes that no net has
 # seen. As many channels in the plain net as in the others. Every second level first, then those between.
-of_dials="--learning_rate=0.003 --test_sets=Rot,domain --architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=120 --decay_rate=0.96"
+of_dials="--test_sets=Rot,domain --architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=120 --decay_rate=0.96"
 dials() {
     for seed in ${SEEDS:-0}; do
         for level in 4 0 9 2 7 1 6 3 8 5; do
-            one "$seed" --dataset=smoke_levels_$level --symmetry=None --width=0.125 $of_dials
-            for way in "" --relaxed=1 "--relaxed=0 --deviation=free" "--relaxed=1 --deviation=free" --variant=RSteer --variant=Lift; do
-                one "$seed" --dataset=smoke_levels_$level --symmetry=Rot --rotation_order=4 --width=0.0625 $way $of_dials
+            rates=0.003
+            [ $level != 4 ] || rates="0.003 0.001"
+            for rate in $rates; do
+                one "$seed" --dataset=smoke_levels_$level --symmetry=None --width=0.125 $of_dials --learning_rate=$rate
+                for way in "" --relaxed=1 "--relaxed=0 --deviation=free" "--relaxed=1 --deviation=free" --variant=RSteer --variant=Lift; do
+                    one "$seed" --dataset=smoke_levels_$level --symmetry=Rot --rotation_order=4 --width=0.0625 $way $of_dials \
+                        --learning_rate=$rate
+                done
             done
         done
     done
 }
 
 # plumes: strict, relaxed, free and plain nets on the second paper's three sets, tested on later frames and on plumes that
-# no net has seen.
-of_plumes="--learning_rate=0.003 --test_sets=domain --architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=6 --num_epoch=25 --decay_rate=0.9"
+# no net has seen; with the learning rate that seed 0 was best with on validation.
+of_plumes="--architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=6 --num_epoch=25 --decay_rate=0.9"
 plumes() {
     for seed in ${SEEDS:-0 1 2}; do
-        for net in rotation/Rot/--rotation_order=4/--width=0.0625 scale/Scale/--num_scales=3/--width=0.125 translation/None/--width=0.125; do
+        rates=best
+        [ "$seed" -gt 0 ] || rates="0.003 0.001"
+        for net in rotation/Rot/--rotation_order=4/--width=0.0625 translation/None/--width=0.125 scale/Scale/--num_scales=3/--width=0.125; do
             net=$(echo "$net" | tr '/' ' ')
             set -- $net
             dataset=smoke_$1 symmetry=$2
             shift 2
-            for relaxed in "" --relaxed=1 "--relaxed=0 --deviation=free"; do
-                [ "$symmetry $relaxed" = "None --relaxed=0 --deviation=free" ] && relaxed=--variant=RPP
-                one "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $relaxed $of_plumes
+            for rate in $rates; do
+                for relaxed in "" --relaxed=1 "--relaxed=0 --deviation=free"; do
+                    [ "$symmetry $relaxed" = "None --relaxed=0 --deviation=free" ] && relaxed=--variant=RPP
+                    one "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $relaxed $of_plumes --test_sets=domain \
+                        --learning_rate=$rate
+                done
+                [ $symmetry = None ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 $of_plumes \
+                    --test_sets=domain --learning_rate=$rate
             done
-            [ $symmetry = None ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 $of_plumes
+        done
+    done
+}
+
+# walls DATASET TEST_SETS: strict, relaxed and plain nets where walls and gravity, or land, break every symmetry; terms as of
+# plumes
+walls() {
+    for seed in ${SEEDS:-0 1 2}; do
+        rates=best
+        [ "$seed" -gt 0 ] || rates="0.003 0.001"
+        for net in None/--width=0.125 UM/--width=0.125 Mag/--width=0.125 Rot/--rotation_order=4/--width=0.0625; do
+            for relaxed in "" --relaxed=1; do
+                [ "${net%%/*}$relaxed" != None--relaxed=1 ] || continue
+                for rate in $rates; do
+                    one "$seed" --dataset="$1" --symmetry=$(echo "$net" | tr '/' ' ') $relaxed $of_plumes --test_sets="$2" \
+                        --learning_rate=$rate
+                done
+            done
         done
     done
 }
@@ -216,6 +244,7 @@ prepare() {
     [ "$list" ] || [ -f "$data/$name/meta.json" ] || "$python" data_prep.py "$@" --data_dir "$data" || exit
 }
 
+flow="rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105"
 if [ "$mode" != full ]; then
     ocean=$data
     results=${RESULTS:-results}/$mode
@@ -227,13 +256,15 @@ if [ "$mode" != full ]; then
         for set in translation rotation scale; do
             prepare smoke_$set smoke --set $set --fields vector
         done
+        data=$ocean/quick
+        prepare rbc $flow
     elif [ "$mode" = heat ]; then
         prepare heat heat
     elif [ "$mode" = temperatures ]; then
         data=$data/temperatures
         for fields in vector scalar "vector scalar"; do
             name=rbc_$(echo "$fields" | sed 's/.* .*/both/')
-            prepare "$name" rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105 --fields $fields --name "$name"
+            prepare "$name" $flow --fields $fields --name "$name"
         done
     elif [ "$mode" = seas ]; then
         data=$data/seas
@@ -247,7 +278,6 @@ if [ "$mode" != full ]; then
             echo "error: no finished run in ${results%/*}/evidence: sh run.sh evidence makes them" >&2
             exit 2
         fi
-        flow="rbc --simulate small --stride 2 --tile 32 --splits 1050 105 105"
         prepare rbc $flow
         if [ "$mode" = transfer ]; then
             prepare rbc_seed $flow --name rbc_seed --test_ra 1e7
@@ -282,8 +312,13 @@ if [ "$mode" != full ]; then
             run --dataset=RBC --architecture=Unet --symmetry=$symmetry --width=0.125 --num_epoch=6 $settings --output_length=4
         done
     elif [ "$mode" = smoke ]; then
+        data=$ocean/smoke
         dials
         plumes
+        data=$ocean/quick
+        walls RBC UM,Mag,Rot
+        data=$ocean
+        [ ! -f "$data/ocean/meta.json" ] || walls Ocean UM,Mag,Rot,domain
     elif [ "$mode" = seas ]; then
         seas
     elif [ "$mode" = heat ]; then
