@@ -557,14 +557,14 @@ def test_run_sh_lists_its_runs(tmp_path, mode):
     # The small sweeps make their convection, but not currents.
     plumes = {"smoke_rotation", "smoke_scale", "smoke_translation", *(f"smoke_levels_{level}" for level in range(10))}
     temperatures = {"rbc_vector", "rbc_scalar", "rbc_both"}  # the storm has to be prepared first
-    own = {"smoke": plumes, "seas": {"Ocean"}, "temperatures": temperatures, "heat": {"heat"}}
+    own = {"smoke": {"RBC", *plumes}, "seas": {"Ocean"}, "temperatures": temperatures, "heat": {"heat"}}
     assert {arg.dataset for arg in args} == (own.get(mode[0], {"RBC"}) if mode else {"RBC", "Ocean"})
     assert all(arg.data_dir.is_relative_to(data) for arg in args)
     assert not list(tmp_path.iterdir())
     (data / "ocean").mkdir(parents=True)
     (data / "ocean" / "meta.json").touch()
     listed = run_sh(*mode, "--list", DATA_DIR=data).stdout
-    assert ("--dataset=Ocean" in listed) == (mode in ((), ("quick",), ("evidence",), ("seas",)))
+    assert ("--dataset=Ocean" in listed) == (mode in ((), ("quick",), ("evidence",), ("seas",), ("smoke",)))
 
 
 def test_run_sh_says_how_to_get_the_seas(tmp_path):
