@@ -437,6 +437,9 @@ def main(argv=None):
     folder, config, metrics = find_run(args, meta)
     if metrics is not None:
         print(f"{folder} is finished; --no_resume runs it again")
+        missing = ",".join(name for name in args.test_sets if name not in metrics["scores"])
+        if missing:
+            print(f"it was not tested on {missing}: --evaluate='{folder}' --test_sets={missing} does that")
         return print_scores(metrics)
 
     windows = {name: Windows(data, meta, name, args.device) for name in meta["splits"]}

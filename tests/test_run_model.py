@@ -199,6 +199,14 @@ def test_only_some_test_sets(data_dir, finished, tmp_path, capsys):
     assert "\nScale (5) " in capsys.readouterr().out
 
 
+def test_a_finished_run_says_what_it_was_not_tested_on(data_dir, tmp_path, capsys):
+    for sets, words in (("UM", "epoch"), ("Rot,UM", "it was not tested on Rot: --evaluate="), ("UM", "is finished;")):
+        assert run(data_dir, tmp_path, f"--test_sets={sets}") == 0
+        out = capsys.readouterr().out
+        assert words in out
+        assert ("not tested" in out) == ("Rot" in sets)
+
+
 # ---------------------------------------------------------------- scoring again
 
 
