@@ -130,7 +130,8 @@ class Group:
     """Runs that differ in nothing but the seed.
 
     Attributes:
-        runs: one dict per run: its config.json, its metrics.json, ``folder`` and ``seconds`` (of every epoch).
+        runs: one dict per run: its config.json, its metrics.json, ``folder`` and, of every epoch, ``seconds`` and
+            ``validations``, the RMSE on the validation set.
         data: the id of the data they were trained and tested on.
         title: the data set, with ``data`` where several were given under one name.
         label: the net, with the settings that tell it from its like, but for what is ``TUNED``.
@@ -205,7 +206,8 @@ def load_run(folder):
     run = {**read_config(folder), **read_metrics(folder), "folder": folder}
     try:
         with open(folder / "log.csv", newline="") as file:
-            run["seconds"] = [float(row["seconds"]) for row in csv.DictReader(file)]
+            log = list(csv.DictReader(file))
+        run["seconds"], run["validations"] = ([float(row[name]) for row in log] for name in ("seconds", "valid_rmse"))
         complete = "test" in run["scores"] and all({"rmse", "ese"} <= row.keys() for row in run["scores"].values())
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         complete = False

@@ -31,6 +31,7 @@ STYLE = {
 # Colours that the colour-blind can tell apart; those of lines are of Okabe and Ito (2008).
 DIVERGING, SEQUENTIAL, TURNING = "RdBu_r", "cividis", "PuOr_r"
 COLOURS = {"None": "0.5", "UM": "#0072B2", "Mag": "#D55E00", "Rot": "#009E73", "Scale": "#CC79A7"}
+DASHES = ["-", "--", ":", "-.", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3, 1, 3))]
 LINES = {"ResNet": "--", "Unet": "-", "ConvNet": "-.", "FNO": ":"}
 LAND = "0.8"
 # Settings that a label names where runs that are drawn together differ in them, and its words for them.
@@ -78,12 +79,19 @@ def kind(config):
 
 
 def curves(configs):
-    """How to draw the curves of runs, as keywords of ``plot``: named by :func:`labels`, coloured by symmetry, dashed by
-    architecture; of several runs with both the same, the later the paler."""
+    """How to draw the curves of runs, as keywords of ``plot``: named by :func:`labels` and coloured by symmetry.
+
+    Where there are several architectures they are dashed by these, and of several runs with both the same the later is
+    the paler; else these are dashed.
+    """
     seen, options = Counter(), []
+    several = len({config["architecture"] for config in configs}) > 1
     for config, label in zip(configs, labels(configs), strict=True):
-        look = {"color": COLOURS[config["symmetry"]], "linestyle": LINES[config["architecture"]]}
-        options.append({"label": label, **look, "alpha": 0.75 ** seen[kind(config)]})
+        before = seen[kind(config)]
+        look = {"linestyle": LINES[config["architecture"]], "alpha": 0.75**before}
+        if not several:
+            look = {"linestyle": DASHES[before % len(DASHES)], "alpha": 1}
+        options.append({"label": label, "color": COLOURS[config["symmetry"]], **look})
         seen[kind(config)] += 1
     return options
 

@@ -1,12 +1,15 @@
 """Figures of what runs leave behind in JSON, over all seeds: they need neither weights nor data."""
 
+import math
 from itertools import chain
 
 import numpy as np
+import torch
 from matplotlib import rc_context
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from evaluation.runs import at, chosen, group_runs, load_runs, scale_and_plain, unchanged
+from evaluation.price import operations
+from evaluation.runs import at, chosen, group_runs, load_runs, net_of, scale_and_plain, unchanged
 from evaluation.style import COLOURS, STYLE, curves, labels, legend_below, new_figure, plain_log, save
 
 
@@ -14,12 +17,14 @@ def draw(folders, path):
     """Draw every figure that the runs in ``folders`` are enough for into the folder ``path``; return the files."""
     every, files = chosen(group_runs(load_runs(*folders))), []
     groups = [group for group in every if not group["augment"]]
-    kinds = {"factors": draw_factors, "samples": draw_samples, "deviations": draw_deviations, "worth": draw_worth}
+    kinds = {"factors": draw_factors, "samples": draw_samples, "deviations": draw_deviations}
+    kinds |= {"worth": draw_worth, "learning": draw_learning}
     path.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         for title in dict.fromkeys(group.title for group in groups):
             for kind, draws in kinds.items():
-                of_data = [group for group in (every if kind == "worth" else groups) if group.title == title]
+                with_augmented = kind in ("worth", "learning")
+                of_data = [group for group in (every if with_augmented else groups) if group.title == title]
                 figure = draws(of_data)
                 if figure is not None:
                     files += save(figure, path / f"{title.split()[0]}_{kind}", pdf=True)
@@ -131,6 +136,40 @@ def draw_worth(groups):
         axes.invert_yaxis()
         axes.set(title=f"filled: test, open: {name}", xlabel="RMSE / that of persistence")
     return figure
+
+
+def draw_learning(groups):
+    """Best validation so far against optimiser steps and against operations, which are the same on every machine.
+
+    The mean over the seeds; a run that has ended keeps its best. None without two nets of several seeds.
+    """
+    groups = sorted((group for group in groups if len(group.runs) > 1), key=lambda group: not unchanged(group))
+    if len(groups) < 2:
+        return None
+    figure = new_figure(2.6)
+    left, right = figure.subplots(1, 2, sharey=True)
+    unit = operations_per_step(groups[0])
+    for group, look in zip(groups, looks(groups), strict=True):
+        best = [np.minimum.accumulate(run["validations"]) for run in group.runs]
+        epochs = np.arange(1, max(map(len, best)) + 1)
+        mean = np.mean([np.pad(values, (0, len(epochs) - len(values)), "edge") for values in best], 0)
+        steps = epochs * math.ceil(group["train_windows"] / group["batch_size"])
+        left.plot(steps, mean, **look)
+        right.plot(steps * operations_per_step(group) / unit, mean, **look)
+    left.set(xlabel="steps", ylabel="validation RMSE / standard deviation")
+    right.set(xlabel=f"operations / those of a step of {groups[0].label}")
+    for axes in (left, right):
+        axes.set_xscale("log")
+    legend_below(figure)
+    return figure
+
+
+def operations_per_step(group):
+    """Of one forward and backward pass on one window of 32 x 32 points."""
+    with torch.device("meta"):
+        model = net_of(group.runs[0], group.runs[0].get("fields", ["vector"]))
+        frames = torch.zeros(1, group["input_length"], model.symmetry.components, 32, 32)
+    return operations(lambda: model(frames).sum().backward())
 
 
 def relative_errors(group, test_set):

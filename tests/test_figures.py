@@ -291,6 +291,9 @@ def test_labels_say_how_nets_differ():
     nets = [config("Scale"), config("Scale", num_scales=3), config("Rot")]
     assert labels(nets) == ["Scale, num_scales 5", "Scale, num_scales 3", "Rot"]
     first, second, third = curves(nets)
+    assert first["linestyle"] == third["linestyle"] == "-" != second["linestyle"]
+    first, second, third = curves([config("UM"), config("UM", width=1), config("UM", architecture="ResNet")])
+    assert first["linestyle"] == second["linestyle"] == "-" != third["linestyle"]
     assert first["alpha"] == third["alpha"] == 1 > second["alpha"]
     assert LINES.keys() == ARCHITECTURES.keys()
     assert COLOURS.keys() == SYMMETRIES.keys()
@@ -435,6 +438,9 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
     """Runs of one U-Net, as evaluation.runs has them; ``values`` are functions of the seed."""
     settings = {"dataset": "RBC", "architecture": "Unet", "symmetry": symmetry, "width": width, "amp": False}
     settings |= {
+        "input_length": 4,
+        "kernel_size": 3,
+        "batch_size": 8,
         "num_epoch": 2,
         "train_fraction": 1.0,
         "augment": [],
@@ -497,6 +503,24 @@ def test_error_by_number_of_samples():
     (line,) = figure.axes[0].lines
     np.testing.assert_allclose(line.get_xydata(), [[10, 0.1], [30, 1 / 30], [100, 0.01]])
     assert figure.axes[0].get_xlabel() == "training windows"
+
+
+def test_learning_by_steps_and_operations():
+    """The best so far, mean over the seeds; a run that has ended keeps its best."""
+
+    def net(symmetry, *logs):
+        return group(symmetry, range(len(logs)), validations=lambda seed: logs[seed], train_windows=lambda _: 20)
+
+    plain, moving = net("None", [4, 6, 1], [2]), net("UM", [3, 2], [1, 5])
+    assert summary.draw_learning([plain, net("UM", [1])]) is None
+    left, right = summary.draw_learning([moving, plain]).axes
+    steps = [math.ceil(20 / plain["batch_size"]) * epoch for epoch in (1, 2, 3)]
+    np.testing.assert_allclose(left.lines[1].get_xydata(), list(zip(steps, [3, 3, 1.5], strict=True)))
+    np.testing.assert_allclose(left.lines[0].get_xydata(), list(zip(steps, [2, 1.5], strict=False)))
+    cost = summary.operations_per_step(plain) / summary.operations_per_step(moving)
+    assert cost < 0.9
+    np.testing.assert_allclose(right.lines[0].get_xdata(), steps[:2])
+    np.testing.assert_allclose(right.lines[1].get_xdata(), np.multiply(steps, cost))
 
 
 def test_what_a_layer_is_worth():
