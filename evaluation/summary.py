@@ -181,7 +181,8 @@ def relative_errors(group, test_set):
 def draw_breaking(groups):
     """After the second paper's Figure 4: RMSE and the net's equivariance error against that of the data themselves.
 
-    RMSE are in units of persistence, because the flows of some data sets are faster than those of others. None where fewer than two data sets with a known error were trained on.
+    RMSE are in units of persistence, because the flows of some data sets are faster than those of others. None where
+    fewer than two data sets with a known error were trained on.
     """
     lines = {}
     for group in groups:
