@@ -121,11 +121,7 @@ def verdicts(groups):
     groups = chosen(groups)
     at_home = [group for group in groups if not trained_elsewhere(group)]
     found = [judge(at_home) for judge in judges]
-    found.append(other_parameters([group for group in groups if trained_elsewhere(group)]))
-    for verdict in found:
-        if not verdict.findings and not verdict.unseen:
-            verdict.unseen.append("no runs that bear on it, or none that kept its errors by window")
-    return found
+    return [*found, other_parameters([group for group in groups if trained_elsewhere(group)])]
 
 
 # ---------------------------------------------------------------- what is compared

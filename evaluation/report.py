@@ -524,15 +524,24 @@ def as_csv(groups):
 
 
 def verdict_lines(groups, markdown):
-    """The verdicts as text: a line per claim, and under it one per finding; in Markdown these fold away."""
-    lines = []
+    """The verdicts as text: a line per claim, and under it one per finding; in Markdown these fold away.
+
+    Claims without any share a last line.
+    """
+    lines, undecided = [], []
     for verdict in verdicts(groups):
+        if not verdict.findings:
+            undecided.append(str(verdict.number))
+            continue
         head = f"Claim {verdict.number}: {verdict.word}"
         if markdown:
             lines += [f"- **{head}.** {verdict.claim}", "  <details><summary>findings</summary>", ""]
             lines += [*(f"  - {line}" for line in verdict.lines()), "", "  </details>"]
         else:
             lines += [head, f"  {verdict.claim}", *(f"    {line}" for line in verdict.lines())]
+    if undecided:
+        why = "no runs here bear on them, or none that kept their errors by window"
+        lines.append("- " * markdown + f"Not decided: {', '.join(undecided)} ({why})")
     return "\n".join(lines)
 
 
