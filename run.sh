@@ -165,7 +165,8 @@ relaxed=--relaxed=0.1 # of .1, 1 and 10 the best on validation at level 4 of the
 
 # dials: rotation nets on four plumes, from below, right, above and left, whose buoyancies differ the more, the higher
 # the level, after the second paper's Figure 4: one frame to read; tested on later frames and on plumes that no net has
-# seen. As many channels in the plain net as in the others. Every second level first, then those between.
+# seen. As many channels in the plain net as in the others. The paper's nets have norms ("norm"). Every second level first,
+# then those between.
 of_dials="--test_sets=Rot,domain --architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=120 --decay_rate=0.96"
 dials() {
     for seed in ${SEEDS:-0}; do
@@ -173,8 +174,11 @@ dials() {
             rates=0.003
             [ $level != 4 ] || rates="0.003 0.001"
             for rate in $rates; do
-                one "$seed" --dataset=smoke_levels_$level --symmetry=None --width=0.125 $of_dials --learning_rate=$rate
-                for way in "" $relaxed "--relaxed=0 --deviation=free" "--relaxed=1 --deviation=free" --variant=RSteer --variant=Lift; do
+                for way in "" --variant=norm; do
+                    one "$seed" --dataset=smoke_levels_$level --symmetry=None --width=0.125 $way $of_dials --learning_rate=$rate
+                done
+                for way in "" $relaxed "--relaxed=0 --deviation=free" "--relaxed=1 --deviation=free" \
+                    --variant=norm --variant=RSteer --variant=Lift; do
                     one "$seed" --dataset=smoke_levels_$level --symmetry=Rot --rotation_order=4 --width=0.0625 $way $of_dials \
                         --learning_rate=$rate
                 done
@@ -206,8 +210,10 @@ plumes() {
                     one "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $way $of_plumes --test_sets=domain \
                         --learning_rate=$rate
                 done
-                [ $symmetry = None ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 $of_plumes \
-                    --test_sets=domain --learning_rate=$rate
+                for way in "" --variant=norm; do
+                    [ "$symmetry $way" = "None " ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 $way \
+                        $of_plumes --test_sets=domain --learning_rate=$rate
+                done
             done
         done
     done

@@ -3,8 +3,8 @@
 Wang, Walters and Yu, *Approximately Equivariant Networks for Imperfectly Symmetric Dynamics*, ICML 2022, and its
 release (Rose-STL-Lab/Approximately-Equivariant-Nets at e8e9355). Each layer has weights w that differ by place (RConv),
 by group element (RGroup) or by tap of the kernel (RSteer, RScale); where they are equal, the layer should have the
-symmetry. :data:`PUBLISHED` has them as variants of the symmetry that they relax. They make a ConvNet and nothing else,
-with the paper's widths, without skips and, but for lift expansion, without norms.
+symmetry. :data:`PUBLISHED` has them as variants of the symmetry that they relax, beside the paper's plain net and its
+strict one of rotation, which have batch norms. They make a ConvNet and nothing else, with the paper's widths.
 
 What the release means is kept, however it works; what is a slip is mended. Each docstring says which. Ours are the
 relaxed nets of ``models.backbone``: they start exact. The release's residual pathway (exact layer + layer of its own)
@@ -49,6 +49,7 @@ class Published:
     """What the symmetries here share: relaxed in their own way, no net but a ConvNet, no border but the release's."""
 
     skeleton = ConvNet
+    convnet_layer = Symmetry.convnet_layer
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,9 +57,6 @@ class Published:
             raise ValueError(f"{type(self).__name__} is relaxed by itself, in no other way")
         if self.periodic:
             raise ValueError(f"{type(self).__name__} pads with zeros, it does not continue frames periodically")
-
-    def convnet_layer(self, reads, writes, kernel_size):
-        return self.convolution(reads, writes, kernel_size)  # without norms
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,28 @@ class OnTile:
         if self.tile is None:
             raise ValueError(f"{type(self).__name__} has weights of a grid: say its tile, (height, width)")
         return super().lift(input_length)
+
+
+# ---------------------------------------------------------------- nets with batch norms
+
+
+@dataclass(frozen=True)
+class Normed(Translation):
+    """The paper's plain net."""
+
+    skeleton = ConvNet
+
+    def convnet_layer(self, reads, writes, kernel_size):
+        conv = self.linear(reads, writes.channels, kernel_size)
+        return nn.Sequential(conv, nn.BatchNorm2d(writes.channels), nn.ReLU(inplace=True))
+
+
+@dataclass(frozen=True)
+class NormedRotation(Rotation):
+    """Its strict net of rotation, E2CNN."""
+
+    skeleton = ConvNet
+    convnet_layer = Symmetry.convnet_layer  # whose convolution has a norm
 
 
 # ---------------------------------------------------------------- translation
@@ -431,7 +451,7 @@ class LiftNet(ConvNet):
 
 
 @dataclass(frozen=True)
-class Lift(OnTile, Translation):
+class Lift(OnTile, Normed):
     """Lift expansion of plain layers."""
 
     skeleton = LiftNet
@@ -439,7 +459,7 @@ class Lift(OnTile, Translation):
 
 
 @dataclass(frozen=True)
-class LiftRotation(OnTile, Rotation):
+class LiftRotation(OnTile, NormedRotation):
     """Lift expansion of steerable layers. In the release it is fixed to frames of 62 x 23 points."""
 
     skeleton = LiftNet
@@ -461,7 +481,12 @@ class LiftScale(OnTile, Scale):
 
 
 PUBLISHED = {
-    "None": {"RConv": RConv(), "RPP": RPP(), "Lift": Lift()},
-    "Rot": {"RGroup": RGroup(rotation_order=4), "RSteer": RSteer(rotation_order=4), "Lift": LiftRotation()},
+    "None": {"norm": Normed(), "RConv": RConv(), "RPP": RPP(), "Lift": Lift()},
+    "Rot": {
+        "norm": NormedRotation(),
+        "RGroup": RGroup(rotation_order=4),
+        "RSteer": RSteer(rotation_order=4),
+        "Lift": LiftRotation(),
+    },
     "Scale": {"RScale": RScale(num_scales=4, scale_interaction=1), "Lift": LiftScale()},
 }

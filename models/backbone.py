@@ -118,7 +118,7 @@ class Symmetry(Options, ABC):
         """A convolution with activation; ``stride`` 2 halves the grid."""
 
     def convnet_layer(self, reads, writes, kernel_size):
-        """A layer of the ConvNet: where the second paper's has a norm, a convolution with norm and activation."""
+        """A layer of the ConvNet: a convolution with activation, without a norm."""
         return self.convolution(reads, writes, kernel_size)
 
     @abstractmethod

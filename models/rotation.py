@@ -301,6 +301,9 @@ class Rotation(RotationOptions, Symmetry):
         conv = SteerableConv2d(self, reads, writes, kernel_size, "down" if stride == 2 else None)
         return nn.Sequential(conv, nn.BatchNorm3d(writes.channels), nn.ReLU(inplace=True))
 
+    def convnet_layer(self, reads, writes, kernel_size):
+        return nn.Sequential(SteerableConv2d(self, reads, writes, kernel_size, bias=True), nn.ReLU(inplace=True))
+
     def residual_block(self, reads, writes, kernel_size):
         def convolution(features):
             conv = SteerableConv2d(self, features, writes, kernel_size)

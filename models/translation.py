@@ -87,10 +87,6 @@ class Translation(TranslationOptions, Symmetry):
         conv = self.linear(reads, writes.channels, kernel_size, stride)
         return nn.Sequential(conv, nn.ReLU(inplace=True))
 
-    def convnet_layer(self, reads, writes, kernel_size):
-        conv = self.linear(reads, writes.channels, kernel_size)
-        return nn.Sequential(conv, nn.BatchNorm2d(writes.channels), nn.ReLU(inplace=True))
-
     def residual_block(self, reads, writes, kernel_size):
         def convolution(features, *norm):
             conv = self.linear(features, writes.channels, kernel_size)

@@ -483,7 +483,7 @@ def test_the_output_is_the_next_frame(symmetry, name):
         ("Rot", "RSteer", 16 / 92, {}, 185_282 - 4 * 2 * 16),
         ("Scale", "RScale", 1, {}, 16_777_858),
         ("Scale", "RScale", 0.5, {}, 4_625_730),
-        ("None", "", 1, {}, 469_250),
+        ("None", "norm", 1, {}, 469_250),
     ],
 )
 def test_as_many_parameters_as_the_published_nets(symmetry, name, width, options, published):

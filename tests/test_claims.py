@@ -219,6 +219,14 @@ def test_relaxed_against_free(tmp_path):
     assert judged(tmp_path, 10) == ("reproduced", ["holds"])
     five(tmp_path, 0.3, symmetry="Rot", relaxed=0, deviation="free")
     assert judged(tmp_path, 10) == ("partly reproduced", ["holds", "fails"])
+    five(tmp_path, 0.3, symmetry="None", variant="norm", architecture="ConvNet")  # another net
+    assert len(judged(tmp_path, 10)[1]) == 2
+
+
+def test_relaxed_against_the_published_plain_net(tmp_path):
+    relaxed_and_rivals(tmp_path, 0.4, 0.5, 0.6, architecture="ConvNet")
+    five(tmp_path, 0.3, symmetry="None", variant="norm", architecture="ConvNet")
+    assert judged(tmp_path, 10) == ("partly reproduced", ["holds", "fails"])
 
 
 def test_the_other_domain_counts(tmp_path):
