@@ -484,6 +484,7 @@ def test_the_output_is_the_next_frame(symmetry, name):
         ("Scale", "RScale", 1, {}, 16_777_858),
         ("Scale", "RScale", 0.5, {}, 4_625_730),
         ("None", "norm", 1, {}, 469_250),
+        ("Rot", "norm", 1, {"rotation_order": 4}, 304_128 - 4 * 64),  # less biases that batch norms undo
     ],
 )
 def test_as_many_parameters_as_the_published_nets(symmetry, name, width, options, published):
