@@ -182,6 +182,14 @@ def test_full_width(architecture, symmetry, ours, released):
     assert millions == pytest.approx(released, rel=0.12)
 
 
+def test_the_layers_of_a_convnet_have_no_norms():
+    """Whatever the symmetry, so that nets differ by it alone; the second paper's have (test_approximate)."""
+    for symmetry in SYMMETRIES:
+        norms = [layer for layer in build_model("ConvNet", symmetry, 4).modules() if "Norm" in type(layer).__name__]
+        assert not norms
+    assert any("Norm" in type(layer).__name__ for layer in build_model("ResNet", "Rot", 4, width=0.1).modules())
+
+
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 6), width=st.integers(1, 6), seed=st.integers(0, 2**32))
 def test_repeated_pixels(height, width, seed):
