@@ -12,6 +12,7 @@ from models.approximate import PUBLISHED
 from models.backbone import RepeatedPixelKernel, extend, shuffle_pixels
 from models.fields import Features
 from models.magnitude import Magnitude
+from models.rotation import Rotation
 from models.scale import Lifting, Projection, Scale
 from models.translation import Translation
 from models.uniform_motion import UniformMotion, UniformMotionUpsampling
@@ -113,6 +114,42 @@ class WithoutMean(UniformMotionUpsampling):
 
     def forward(self, x):
         return super().forward(x) - self.mean(x)
+
+
+# ---------------------------------------------------------------- rotation nets
+
+
+class Normless(Rotation):
+    """A shift of every field in place of its batch norm. (ConvNets have no norms as they are.)"""
+
+    def convolution(self, reads, writes, kernel_size, stride=1):
+        return shifted(super().convolution(reads, writes, kernel_size, stride))
+
+    def residual_block(self, reads, writes, kernel_size):
+        return shifted(super().residual_block(reads, writes, kernel_size))
+
+    def upsampling(self, reads, writes):
+        return shifted(super().upsampling(reads, writes))
+
+
+def shifted(module):
+    """A module with a :class:`Shift` for every batch norm."""
+    for layers in [layers for layers in module.modules() if isinstance(layers, nn.Sequential)]:
+        for i, layer in enumerate(layers):
+            if isinstance(layer, nn.BatchNorm3d):
+                layers[i] = Shift(layer.num_features)
+    return module
+
+
+class Shift(nn.Module):
+    """Adds a number to every field ``(n, fields, elements, H, W)``."""
+
+    def __init__(self, fields):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(fields, 1, 1, 1))
+
+    def forward(self, x):
+        return x + self.shift
 
 
 # ---------------------------------------------------------------- scale nets
@@ -222,6 +259,7 @@ VARIANTS = {
     "None": {"residual": Residual(), "replicate": Replicated()},
     "UM": {"free": FreeMotion()},
     "Mag": {"free": FreeMagnitude()},
+    "Rot": {"normless": Normless()},
     "Scale": {
         "increment": Increment(),
         "drift": Drift(),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate, pad
 
-from evaluation.ablation import VARIANTS, Replicated, variant_of
+from evaluation.ablation import VARIANTS, Replicated, Shift, variant_of
 from models import SKELETONS, SYMMETRIES, build_model
 from models.fields import Features
 from models.magnitude import MagnitudeConv2d
@@ -23,13 +23,15 @@ def shapes(net):
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("architecture", SKELETONS)
-@pytest.mark.parametrize(("symmetry", "name"), ALL)
+@pytest.mark.parametrize(
+    ("symmetry", "name", "architecture"),
+    [(*each, net) for each in ALL for net in SKELETONS if (each[1], net) != ("normless", "ConvNet")],
+)
 def test_variants_are_nets_that_differ(symmetry, name, architecture):
     """They forecast any fields and learn everywhere; what they compute is not what the net itself computes."""
     for fields in (("vector",), ("vector", "scalar")):
         x = torch.randn(2, 4, 2 + len(fields) - 1, 16, 16).double()
-        net, own = make(symmetry, name, architecture, fields), make(symmetry, "", architecture, fields)
+        net, own = (make(symmetry, of, architecture, fields).train(name == "normless") for of in (name, ""))
         forecast = net(x)
         forecast.square().sum().backward()
         assert all(parameter.grad is not None for parameter in net.parameters())
@@ -48,6 +50,25 @@ def test_free_nets_have_the_weights_of_the_constrained_and_not_their_symmetry(sy
         with torch.no_grad():
             error = (net(group.act(g, x)) - group.act(g, net(x)[:, None])[:, 0]).abs().max()
         assert error > 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["ResNet", "Unet"])
+def test_a_rotation_net_without_norms(architecture):
+    """A shift per field for the two numbers of a norm; exact under quarter turns whatever the shifts."""
+    net, own = make("Rot", "normless", architecture), make("Rot", "", architecture)
+    norms = [layer for layer in own.modules() if isinstance(layer, nn.BatchNorm3d)]
+    shifts = [layer.shift for layer in net.modules() if isinstance(layer, Shift)]
+    assert [shift.numel() for shift in shifts] == [norm.num_features for norm in norms]
+    assert not any(isinstance(layer, nn.BatchNorm3d) for layer in net.modules())
+    assert sum(p.numel() for p in own.parameters()) - sum(p.numel() for p in net.parameters()) == sum(
+        map(torch.numel, shifts)
+    )
+    with torch.no_grad():
+        for shift in shifts:
+            shift.normal_()
+        g, x, group = torch.tensor([90.0]), torch.randn(1, 4, 2, 16, 16).double(), SYMMETRIES["Rot"]
+        expected = group.act(g, net(x)[:, None])[:, 0]
+        assert (net(group.act(g, x)) - expected).abs().max() < 1e-10 * expected.abs().max()
 
 
 @pytest.mark.parametrize("symmetry", ["UM", "Mag"])
@@ -96,7 +117,9 @@ def test_replicated_nets_keep_a_uniform_flow_uniform():
 
 
 def test_unknown_variants():
-    with pytest.raises(ValueError, match="symmetry Rot has no variant 'free'; it has RGroup, RSteer, Lift"):
+    with pytest.raises(
+        ValueError, match="symmetry Rot has no variant 'free'; it has normless, norm, RGroup, RSteer, Lift"
+    ):
         variant_of("Rot", "free")
     with pytest.raises(ValueError, match="symmetry UM has no variant 'drift'; it has free"):
         variant_of("UM", "drift")
