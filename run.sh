@@ -127,7 +127,8 @@ nets() {
         Mag) echo "--symmetry=Mag/--width=$2 --symmetry=None/--frame=Mag/--width=$2 --symmetry=Mag/--variant=free/--width=$2" \
             "--symmetry=None/--frame=UM,Mag/--width=$2 --symmetry=UM/--frame=Mag/--width=$2" \
             "--symmetry=None/--augment=Mag/--width=$2 --symmetry=Mag/--augment=Mag/--width=$2" ;;
-        Rot) echo "--symmetry=Rot/--width=$2 --symmetry=Rot/--rotation_order=4/--width=$2 --symmetry=Rot/--variant=normless/--width=$2" \
+        Rot) echo "--symmetry=Rot/--width=$2 --symmetry=Rot/--rotation_order=4/--width=$2" \
+            "--symmetry=Rot/--rotation_order=4/--variant=normless/--width=$2" \
             "--symmetry=None/--augment=Rot/--width=$2 --symmetry=None/--frame=Rot/--width=$2" ;;
         Scale) echo "--symmetry=None/--width=$3 --symmetry=Scale/--width=$3" ;;
     esac
