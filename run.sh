@@ -152,13 +152,14 @@ temperatures() {
     done
 }
 
-# heat: a net of every symmetry, each with 16 numbers at a point, that of scale with 8 on each of its three levels, and one of
-# rotation with 64. All know that the box is periodic but the first.
+# heat: a net of every symmetry, each with 16 numbers at a point, that of scale with 8 on each of its three levels; the second
+# paper's, with norms; a plain net with 32, and one of rotation with 64. All know that the box is periodic but the first.
 of_heat="--dataset=heat --architecture=ConvNet --learning_rate=0.003 --input_length=4 --output_length=2 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=60 --decay_rate=0.9"
 heat() {
     run $of_heat --symmetry=None --width=0.125
     for net in None/--width=0.125 UM/--width=0.125 Mag/--width=0.125 Rot/--rotation_order=4/--width=0.0625 \
-        Rot/--rotation_order=4/--width=0.25 Scale/--num_scales=3/--width=0.25; do
+        Scale/--num_scales=3/--width=0.25 None/--variant=norm/--width=0.125 \
+        Rot/--rotation_order=4/--variant=norm/--width=0.0625 None/--width=0.25 Rot/--rotation_order=4/--width=0.25; do
         run $of_heat --padding=circular --symmetry=$(echo $net | tr '/' ' ')
     done
 }
