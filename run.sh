@@ -179,7 +179,7 @@ dials() {
                 "$rot --relaxed=1 --deviation=free" "$rot --variant=norm" "$rot --variant=RSteer" "$rot --variant=Lift"; do
                 case "$level $way" in
                     4*) rates="0.003 0.001" ;;
-                    *free) rates=0.001 ;; # their best at level 4
+                    *free | *RSteer) rates=0.001 ;; # their best at level 4
                     *) rates=0.003 ;;
                 esac
                 case $way in *None*) width=0.125 ;; *) width=0.0625 ;; esac
