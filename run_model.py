@@ -60,7 +60,7 @@ from utils import (
     connect,
     exit_code,
     forecast,
-    load_checkpoint,
+    load_weights,
     processes,
     rank,
     replacing,
@@ -377,7 +377,7 @@ def evaluate(args):
     windows = {name: Windows(data, meta, name, args.device) for name in names}
     tests = test_sets(args, meta, windows)
     model = make_model(args, meta["fields"])
-    model.load_state_dict(load_checkpoint(args.evaluate / "best.pt", args.device)["model"])
+    load_weights(model, args.evaluate / "best.pt", args.device)
     if args.strict:
         make_strict(model)
     metrics = {
@@ -491,8 +491,7 @@ def train_and_test(args, model, meta, windows, tests, settings, folder):
     )
     validate = partial(validation_rmse, model, windows["valid"], settings)
     history = train(model, windows["train"], validate, settings, folder)
-    best = load_checkpoint(folder / "best.pt", args.device)
-    model.load_state_dict(best["model"])
+    best = load_weights(model, folder / "best.pt", args.device)
     return {
         "dataset": args.dataset,
         "architecture": args.architecture,

@@ -451,8 +451,7 @@ def train(model, train_windows, validate, settings, folder):
     generator = torch.Generator().manual_seed(settings.seed)  # of the order of samples and of augmentation
     history = []
     if (folder / "last.pt").exists():
-        state = load_checkpoint(folder / "last.pt", device)
-        model.load_state_dict(state["model"])
+        state = load_weights(model, folder / "last.pt", device)
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"].cpu())
         history = state["history"]
@@ -579,6 +578,19 @@ def load_checkpoint(path, device):
             f"{path} has schema {schema}, this version reads {CHECKPOINT_SCHEMA}: its weights would be another net "
             "here; train again with --no_resume, or use the version that wrote it"
         )
+    return state
+
+
+def load_weights(model, path, device):
+    """Give a model the weights of a checkpoint and return the checkpoint; InputError if they are of another net."""
+    state = load_checkpoint(path, device)
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError:
+        raise InputError(
+            f"{path} has the weights of another net than this version makes of the run's settings; train again with "
+            "--no_resume, or use the version that wrote it"
+        ) from None
     return state
 
 

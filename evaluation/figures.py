@@ -93,7 +93,7 @@ from utils import (
     InputError,
     choose_device,
     exit_code,
-    load_checkpoint,
+    load_weights,
     progress,
     roll_out,
 )
@@ -151,8 +151,8 @@ def open_run(folder, data_dirs, device):
         with open(folder / "log.csv", newline="") as file:
             history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         model = net_of(config, meta["fields"]).to(device).eval()
-        model.load_state_dict(load_checkpoint(folder / "best.pt", device)["model"])
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:  # RuntimeError: weights of another net
+        load_weights(model, folder / "best.pt", device)
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder} is not a run of this program: {error!r:.100}; run it again") from None
     windows = Windows(data, meta, "test", device)
     elements = {

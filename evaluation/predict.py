@@ -9,7 +9,7 @@ from flows.store import load_meta
 from flows.windows import Windows
 from models import ARCHITECTURES
 from models.fields import components, of_component
-from utils import InputError, forecast, load_checkpoint, replacing
+from utils import InputError, forecast, load_weights, replacing
 
 
 def load_net(folder, device):
@@ -24,7 +24,7 @@ def load_net(folder, device):
     if not (folder / "metrics.json").exists():
         print(f"{folder} is not finished: these are its best weights so far")
     model = net_of(config, config["fields"]).to(device).eval()
-    model.load_state_dict(load_checkpoint(folder / "best.pt", device)["model"])
+    load_weights(model, folder / "best.pt", device)
     return config, model
 
 

@@ -117,9 +117,7 @@ def test_replicated_nets_keep_a_uniform_flow_uniform():
 
 
 def test_unknown_variants():
-    with pytest.raises(
-        ValueError, match="symmetry Rot has no variant 'free'; it has normless, norm, RGroup"
-    ):
+    with pytest.raises(ValueError, match="symmetry Rot has no variant 'free'; it has normless, norm, RGroup"):
         variant_of("Rot", "free")
     with pytest.raises(ValueError, match="symmetry UM has no variant 'drift'; it has free"):
         variant_of("UM", "drift")

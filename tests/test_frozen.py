@@ -8,7 +8,7 @@ which writes the files that are missing: those of all nets, once they have been 
 import os
 import subprocess
 import sys
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +39,20 @@ def freeze():
     """Write the missing files. Biases and running statistics are random: nothing that a net reads is 0 or 1."""
     FROZEN.mkdir(parents=True, exist_ok=True)
     for net in (net for net in NETS if not path_of(*net).exists()):
-        torch.manual_seed(0)
-        model = tiny(*net).eval()
-        for name, tensor in model.state_dict().items():
-            if name.endswith(("bias", "running_mean")):
-                nn.init.normal_(tensor)
-            if name.endswith("running_var"):
-                nn.init.uniform_(tensor, 0.5, 2)
-        frames = torch.randn(1, 2, 2, 16, 16)
-        with torch.no_grad():
-            save_checkpoint(path_of(*net), model=model.state_dict(), frames=frames, forecast=model(frames))
+        for seed in count():
+            torch.manual_seed(seed)
+            model = tiny(*net).eval()
+            for name, tensor in model.state_dict().items():
+                if name.endswith(("bias", "running_mean")):
+                    nn.init.normal_(tensor)
+                if name.endswith("running_var"):
+                    nn.init.uniform_(tensor, 0.5, 2)
+            frames = torch.randn(1, 2, 2, 16, 16)
+            with torch.no_grad():
+                forecast = model(frames)
+            if forecast.any():  # one channel between ReLUs may be silent
+                break
+        save_checkpoint(path_of(*net), model=model.state_dict(), frames=frames, forecast=forecast)
 
 
 def bases():

@@ -215,6 +215,23 @@ def evaluate(folder, *arguments):
     return exit_code(lambda: run_model.main(["--evaluate", str(folder), "--device", "cpu", *map(str, arguments)]))
 
 
+def test_weights_of_another_net_are_refused(data_dir, copied, capsys):
+    """As of a version that built it otherwise: by what scores the run, forecasts with it and goes on with it."""
+    frames, output = copied / "frames.npy", copied / "forecast.npy"
+    np.save(frames, np.zeros((4, 2, 16, 16), dtype=np.float32))
+    state = torch.load(copied / "best.pt", weights_only=True)
+    state["model"] = {f"renamed.{name}": weight for name, weight in state["model"].items()}
+    torch.save(state, copied / "best.pt")
+    torch.save(state, copied / "last.pt")
+    assert evaluate(copied.parent, "--data_dir", data_dir) == 2
+    assert exit_code(lambda: run_model.main([f"--predict={copied}", f"--frames={frames}", f"--output={output}"])) == 2
+    (copied / "metrics.json").unlink()
+    assert run(data_dir, copied.parent, *FINISHED) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert ["the weights of another net than this version makes" in line for line in errors] == [True] * 3
+    assert not output.exists()
+
+
 def test_scoring_again_gives_the_same_scores(data_dir, finished, tmp_path, capsys):
     files = {path: path.read_bytes() for path in finished.glob("*/*")}
     assert evaluate(finished, "--data_dir", data_dir, "--output", tmp_path / "scores.json") == 0
