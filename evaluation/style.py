@@ -32,6 +32,7 @@ STYLE = {
 DIVERGING, SEQUENTIAL, TURNING = "RdBu_r", "cividis", "PuOr_r"
 COLOURS = {"None": "0.5", "UM": "#0072B2", "Mag": "#D55E00", "Rot": "#009E73", "Scale": "#CC79A7"}
 DASHES = ["-", "--", ":", "-.", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3, 1, 3))]
+DASHES += [(0, (2, 2)), (0, (8, 2, 2, 2)), (0, (3, 1, 1, 1))]
 LINES = {"ResNet": "--", "Unet": "-", "ConvNet": "-.", "FNO": ":"}
 LAND = "0.8"
 # Settings that a label names where runs that are drawn together differ in them, and its words for them.

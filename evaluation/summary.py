@@ -200,9 +200,10 @@ def draw_breaking(groups):
             draw_band(axes, look, errors, [relative_errors(group, name) for group in line])
         draw_band(right, look, errors, [group.values("equivariance_error", "Rot", "relative") for group in line])
     for axes, name in zip(panels, test_sets, strict=True):
-        axes.set(ylabel=f"RMSE on {name} / that of persistence")
-    right.set(ylabel="relative equivariance error of the net")
-    figure.supxlabel("equivariance error of the data", fontsize="medium")
+        axes.set(title=name, ylabel="RMSE / that of persistence")
+    right.set(title="of the nets", ylabel="relative equivariance error")
+    for axes in figure.axes:
+        axes.set_xlabel("equivariance error of the data")
     legend_below(figure)
     return figure
 
