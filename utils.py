@@ -587,10 +587,8 @@ def load_weights(model, path, device):
     try:
         model.load_state_dict(state["model"])
     except RuntimeError:
-        raise InputError(
-            f"{path} has the weights of another net than this version makes of the run's settings; train again with "
-            "--no_resume, or use the version that wrote it"
-        ) from None
+        why = "has the weights of another net than this version makes; train again, or use the version that wrote it"
+        raise InputError(f"{path} {why}") from None
     return state
 
 

@@ -596,7 +596,7 @@ def test_run_of_another_net(tmp_path, results, data_dir, capsys, change):
     line = failure(capsys, "runs", folder, "--data_dir", data_dir, "--figures", tmp_path / "figures")
     words = {
         "symmetry": "has the unknown symmetry 'Galilei'",
-        "width": "best.pt has the weights of another net than this version makes of the run's settings",
+        "width": "best.pt has the weights of another net than this version makes",
         "kernel_size": "run is not a run of this program: ",
     }
     assert words[next(iter(change))] in line
