@@ -119,28 +119,6 @@ class WithoutMean(UniformMotionUpsampling):
 # ---------------------------------------------------------------- rotation nets
 
 
-class Normless(Rotation):
-    """A shift of every field in place of its batch norm. (ConvNets have no norms as they are.)"""
-
-    def convolution(self, reads, writes, kernel_size, stride=1):
-        return shifted(super().convolution(reads, writes, kernel_size, stride))
-
-    def residual_block(self, reads, writes, kernel_size):
-        return shifted(super().residual_block(reads, writes, kernel_size))
-
-    def upsampling(self, reads, writes):
-        return shifted(super().upsampling(reads, writes))
-
-
-def shifted(module):
-    """A module with a :class:`Shift` for every batch norm."""
-    for layers in [layers for layers in module.modules() if isinstance(layers, nn.Sequential)]:
-        for i, layer in enumerate(layers):
-            if isinstance(layer, nn.BatchNorm3d):
-                layers[i] = Shift(layer.num_features)
-    return module
-
-
 class Shift(nn.Module):
     """Adds a number to every field ``(n, fields, elements, H, W)``."""
 
@@ -150,6 +128,12 @@ class Shift(nn.Module):
 
     def forward(self, x):
         return x + self.shift
+
+
+class Normless(Rotation):
+    """A shift of every field in place of its batch norm. (ConvNets have no norms as they are.)"""
+
+    norm = Shift
 
 
 # ---------------------------------------------------------------- scale nets

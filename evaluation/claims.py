@@ -35,7 +35,7 @@ Of the second paper, on approximate symmetry. Of relaxed nets alike but for LAMB
 compared. Data break a symmetry unless their own equivariance error (``evaluation.breaking``) is known to be below 1 %
 (``EXACT``); walls, gravity and land do.
 
-Each on the test set and on the other domain if there is one, one finding each:
+Claims 9 to 11 on the test set and on the other domain if there is one, one finding each:
 
 9. A relaxed net is better than the strict net of its symmetry where the data break it. Fails where it is worse.
 10. It is better than nets that are free to break it: the plain net, the second paper's plain net (the variant "norm"),

@@ -139,7 +139,7 @@ def draw_worth(groups):
 
 
 def draw_learning(groups):
-    """Best validation so far against optimiser steps and against operations, which are the same on every machine.
+    """Best validation so far against optimiser steps and against operations, which unlike times no machine changes.
 
     The mean over the seeds; a run that has ended keeps its best. None without two nets of several seeds.
     """
@@ -165,10 +165,11 @@ def draw_learning(groups):
 
 
 def operations_per_step(group):
-    """Of one forward and backward pass on one window of 32 x 32 points."""
+    """In convolutions and matrix products, of one forward and backward pass on one window."""
+    run = group.runs[0]
     with torch.device("meta"):
-        model = net_of(group.runs[0], group.runs[0].get("fields", ["vector"]))
-        frames = torch.zeros(1, group["input_length"], model.symmetry.components, 32, 32)
+        model = net_of(run, run.get("fields", ["vector"]))
+        frames = torch.zeros(1, run["input_length"], model.symmetry.components, *run.get("tile", (32, 32)))
     return operations(lambda: model(frames).sum().backward())
 
 

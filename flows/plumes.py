@@ -2,8 +2,8 @@
 
 A window starts at frame s of a simulation; all later frames are forecast in turn. Train, valid and test follow each
 other in the same simulations, and share frames; domain is the beginning of simulations that the others never see.
-Levels, flows for measuring how a broken symmetry is learned, are tested on later windows than those that choose the
-best epoch, when the plumes are faster than any before; the release tests on these, and has no domain.
+Levels, flows for measuring how a broken symmetry is learned, have a test of windows later than those that choose the
+best epoch, when the plumes are faster than any before, and a domain; the release measures on those that choose it.
 """
 
 from dataclasses import replace

@@ -49,7 +49,7 @@ class Published:
     """What the symmetries here share: relaxed in their own way, no net but a ConvNet, no border but the release's."""
 
     skeleton = ConvNet
-    convnet_layer = Symmetry.convnet_layer
+    convnet_layer = Symmetry.convnet_layer  # the layers here, not those of the strict net
 
     def __post_init__(self):
         super().__post_init__()

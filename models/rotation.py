@@ -239,6 +239,7 @@ class Rotation(RotationOptions, Symmetry):
     unet_widths = (32, 64, 128, 256)
     unet_up_widths = (64, 32, 16, 16)
     convnet_width = 64
+    norm = nn.BatchNorm3d  # of every field
 
     def sample(self, n, generator=None):
         """Angles in degrees ``(n,)``, multiples of ``angle_step`` in (0, 360]."""
@@ -299,7 +300,7 @@ class Rotation(RotationOptions, Symmetry):
 
     def convolution(self, reads, writes, kernel_size, stride=1):
         conv = SteerableConv2d(self, reads, writes, kernel_size, "down" if stride == 2 else None)
-        return nn.Sequential(conv, nn.BatchNorm3d(writes.channels), nn.ReLU(inplace=True))
+        return nn.Sequential(conv, self.norm(writes.channels), nn.ReLU(inplace=True))
 
     def convnet_layer(self, reads, writes, kernel_size):
         return nn.Sequential(SteerableConv2d(self, reads, writes, kernel_size, bias=True), nn.ReLU(inplace=True))
@@ -307,7 +308,7 @@ class Rotation(RotationOptions, Symmetry):
     def residual_block(self, reads, writes, kernel_size):
         def convolution(features):
             conv = SteerableConv2d(self, features, writes, kernel_size)
-            return nn.Sequential(conv, nn.BatchNorm3d(writes.channels), nn.LeakyReLU(inplace=True))
+            return nn.Sequential(conv, self.norm(writes.channels), nn.LeakyReLU(inplace=True))
 
         skip = nn.Identity()
         if reads != writes:
@@ -319,7 +320,7 @@ class Rotation(RotationOptions, Symmetry):
         conv = SteerableConv2d(self, reads, writes, 3, "up")
         if writes.kind == "data":  # no function of a vector's components commutes with turns
             return conv
-        return nn.Sequential(conv, nn.BatchNorm3d(writes.channels), nn.ReLU(inplace=True))
+        return nn.Sequential(conv, self.norm(writes.channels), nn.ReLU(inplace=True))
 
     def output(self, reads, kernel_size):
         return nn.Sequential(SteerableConv2d(self, reads, Features("data", 1), kernel_size), nn.Flatten(1, 2))

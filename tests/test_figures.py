@@ -519,6 +519,8 @@ def test_learning_by_steps_and_operations():
     np.testing.assert_allclose(left.lines[0].get_xydata(), list(zip(steps, [2, 1.5], strict=False)))
     cost = summary.operations_per_step(plain) / summary.operations_per_step(moving)
     assert cost < 0.9
+    bound = group("None", variant=lambda _: "RConv", architecture=lambda _: "ConvNet", tile=lambda _: [24, 20])
+    assert summary.operations_per_step(bound) > 0  # on its own grid: it refuses every other
     np.testing.assert_allclose(right.lines[0].get_xdata(), steps[:2])
     np.testing.assert_allclose(right.lines[1].get_xdata(), np.multiply(steps, cost))
 

@@ -2,7 +2,8 @@
 
 Every machine and every later version must reproduce the forecasts. Where a change of meaning is meant, raise
 ``utils.CHECKPOINT_SCHEMA``, so that older checkpoints are refused in a line, and run ``python -m tests.test_frozen``,
-which writes the files that are missing: those of all nets, once they have been removed.
+which writes the files that are missing: those of all nets, once they have been removed. (Where a net's weights have
+other names than before, ``utils.load_weights`` refuses the older ones as it is.)
 """
 
 import os
