@@ -1,24 +1,27 @@
 """What the rotation nets make of any angle.
 
-    python -m evaluation.rotation                   # about a minute
+    python -m evaluation.rotation                   # untrained nets; about a minute
+    python -m evaluation.rotation results/*/        # the nets of these runs, beside each other
 
 Under quarter turns they are exact, border and all. Between them the grid does not turn with the flow: this table has
-the relative errors |f(R x) - R f(x)| / |f(x)| of untrained nets in the disc, for smooth vortices of a radius of 4 cells
-that are turned in theory, not on the grid. The spline by which f(x) is turned has an error of 1e-3 to 1e-4.
+the relative errors |f(R x) - R f(x)| / |f(x)| of nets in the disc, for smooth vortices of a radius of 4 cells that are
+turned in theory, not on the grid. The spline by which f(x) is turned has an error of 1e-3 to 1e-4.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    add("runs", type=Path, nargs="*", help="folders of runs with weights, of nets that read a velocity (default: none)")
     add("--architecture", nargs="+", help="(default: all that layers of rotation make)")
     add("--angle", type=float, nargs="+", default=[90, 45, 22.5, 15], help="in degrees (default 90 45 22.5 15)")
     add("--width", type=float, default=0.125, help="factor on every hidden width (default 0.125)")
     add("--kernel_size", type=int, default=3, help="odd side of the kernels (default 3)")
-    add("--seeds", type=int, default=3, help="nets and flows to average over (default 3)")
+    add("--seeds", type=int, default=3, help="flows to average over, each of another net where untrained (default 3)")
     return parser.parse_args(argv)
 
 
@@ -29,6 +32,7 @@ import numpy as np
 import scipy.ndimage
 import torch
 
+from evaluation.predict import load_net
 from models import SKELETONS, build_model, match
 from utils import InputError, exit_code
 
@@ -87,22 +91,40 @@ def rotation_error(model, angle, seed=0, size=64):
     return (difference[..., inside].norm() / expected[..., inside].norm()).item()
 
 
+def trained(folder):
+    """The net of a run, float64; InputError if it has no weights, or reads anything but a velocity on any grid."""
+    config, model = load_net(folder, torch.device("cpu"))
+    if config["fields"] != ["vector"] or model.symmetry.tile is not None:
+        raise InputError(f"{folder} is of a net that does not read velocities alone, or only on its own grid")
+    return model.double()
+
+
+def nets(args):
+    """What each line of the table is of, and its nets: one per flow, of a run the same."""
+    for folder in args.runs:
+        yield folder.name, [trained(folder)] * args.seeds
+    if args.runs:
+        return
+    for architecture in args.architecture or SKELETONS:
+        for name, (symmetry, options) in NETS.items():
+            try:
+                architecture = match(architecture, SKELETONS, "architecture")
+                sizes = {"input_length": 5, "width": args.width, "kernel_size": args.kernel_size}
+                models = [untrained(architecture, symmetry, seed=k, **sizes, **options) for k in range(args.seeds)]
+            except ValueError as error:
+                raise InputError(error) from None
+            yield f"{architecture:8}{name}", models
+
+
 def main(argv=None):
     args = parse_args(argv)
     if args.seeds < 1:
         raise InputError(f"--seeds must be positive, got {args.seeds}")
-    print(f"{'degrees':15}" + "".join(f"{angle:8g}" for angle in args.angle))
-    for architecture in args.architecture or SKELETONS:
-        for name, (symmetry, options) in NETS.items():
-            errors = np.zeros(len(args.angle))
-            for seed in range(args.seeds):
-                try:
-                    architecture = match(architecture, SKELETONS, "architecture")
-                    model = untrained(architecture, symmetry, 5, args.width, seed, args.kernel_size, **options)
-                except ValueError as error:
-                    raise InputError(error) from None
-                errors += [rotation_error(model, angle, seed) / args.seeds for angle in args.angle]
-            print(f"{architecture:8}{name:7}" + "".join(f"{error:8.3f}" for error in errors), flush=True)
+    width = max([15, *(len(folder.name) + 1 for folder in args.runs)])
+    print(f"{'degrees':{width}}" + "".join(f"{angle:8g}" for angle in args.angle))
+    for name, models in nets(args):
+        errors = [np.mean([rotation_error(net, angle, k) for k, net in enumerate(models)]) for angle in args.angle]
+        print(f"{name:{width}}" + "".join(f"{error:8.3f}" for error in errors), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Rotations: actions, kernels and whole nets turn as they should; the plain nets do not."""
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import write_run
 from scipy.linalg import block_diag
 from torch import nn
 
@@ -16,7 +18,7 @@ from evaluation.rotation import disc, turn_by_splines, vortices
 from models import SKELETONS, SYMMETRIES, build_model
 from models.fields import Features
 from models.rotation import PointGroup, Rotation, SteerableConv2d, harmonics, kernel_basis
-from utils import exit_code, roll_out
+from utils import exit_code, roll_out, save_checkpoint
 
 ROT = SYMMETRIES["Rot"]
 GROUPS = [(4, False), (8, False), (16, False), (8, True)]
@@ -293,6 +295,32 @@ def test_the_command(capsys):
     assert all(float(row[2]) < 0.01 for row in rows[2:])  # splines, at the disc's border
     assert exit_code(lambda: rotation.main(["--architecture", "VGG"])) == 2
     assert "unknown architecture" in capsys.readouterr().err
+
+
+def test_the_command_takes_runs(tmp_path, capsys):
+    """Their own weights: a net whose kernels were set to 0 is not the net with its initial weights."""
+    flags = {"architecture": "ConvNet", "input_length": 3, "width": 0.0625}
+    runs = {}
+    for name in ("None", "Rot"):
+        runs[name] = write_run(tmp_path, {"test": (1, 1)}, symmetry=name, **flags)
+        save_checkpoint(runs[name] / "best.pt", model=make("ConvNet", name, width=0.0625).float().state_dict())
+    arguments = [*map(str, runs.values()), *"--angle 90 45 --seeds 1".split()]
+    assert exit_code(lambda: rotation.main(arguments)) == 0
+    names, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert names == ["degrees", "90", "45"]
+    assert [row[0] for row in rows] == [folder.name for folder in runs.values()]
+    for (_, *found), name in zip(rows, runs, strict=True):
+        model = make("ConvNet", name, width=0.0625).float().double()
+        assert found == [f"{rotation.rotation_error(model, angle):.3f}" for angle in (90, 45)]
+    assert float(rows[0][1]) > 0.1 > 0.01 > float(rows[1][1])
+
+    config = json.loads((runs["Rot"] / "config.json").read_text())
+    (runs["Rot"] / "config.json").write_text(json.dumps(config | {"fields": ["scalar"]}))
+    scalar = make("ConvNet", "Rot", width=0.0625, fields=("scalar",))
+    save_checkpoint(runs["Rot"] / "best.pt", model=scalar.state_dict())
+    for folder, why in ((runs["Rot"], "does not read velocities alone"), (tmp_path, "it has no config.json")):
+        assert exit_code(lambda folder=folder: rotation.main([str(folder)])) == 2
+        assert why in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- training
