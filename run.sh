@@ -117,7 +117,8 @@ seas() {
     elsewhere mediterranean test "$results"/Ocean_*/ # those that were finished before: call it again
 }
 
-# nets QUESTION WIDTH SCALE_WIDTH: the symmetric net, and what a reviewer would have instead
+# nets QUESTION WIDTH SCALE_WIDTH: the symmetric net, and what a reviewer would have instead. Of rotation those of 4, 8 and
+# 16 directions, with as many numbers at a point: a step of training takes as long
 nets() {
     case $1 in
         UM) echo "--symmetry=None/--width=$2 --symmetry=UM/--width=$2 --symmetry=None/--frame=UM/--width=$2" \
@@ -127,7 +128,8 @@ nets() {
         Mag) echo "--symmetry=Mag/--width=$2 --symmetry=None/--frame=Mag/--width=$2 --symmetry=Mag/--variant=free/--width=$2" \
             "--symmetry=None/--frame=UM,Mag/--width=$2 --symmetry=UM/--frame=Mag/--width=$2" \
             "--symmetry=None/--augment=Mag/--width=$2 --symmetry=Mag/--augment=Mag/--width=$2" ;;
-        Rot) echo "--symmetry=Rot/--width=$2 --symmetry=Rot/--rotation_order=4/--width=$2" \
+        Rot) echo "--symmetry=Rot/--rotation_order=4/--width=$2" \
+            "--symmetry=Rot/--width=0.125 --symmetry=Rot/--rotation_order=16/--width=0.0625" \
             "--symmetry=Rot/--rotation_order=4/--variant=normless/--width=$2" \
             "--symmetry=None/--augment=Rot/--width=$2 --symmetry=None/--frame=Rot/--width=$2" ;;
         Scale) echo "--symmetry=None/--width=$3 --symmetry=Scale/--width=$3" ;;
