@@ -99,13 +99,12 @@ def draw_deviations(groups):
     return figure
 
 
-def draw_worth(groups):
-    """What is a layer worth? Errors of its net and of what one could have instead, a panel for each symmetry.
+def rivals(groups):
+    """``{symmetry: groups}``: nets of a symmetry and what one could have instead, the plain net first.
 
-    RMSE over that of persistence, on the test set and on that transformed by the symmetry, a dot per seed; the line is
-    the plain net's mean on the test set. None where there is no rival but the plain net.
+    Only symmetries on whose transformed flows they were tested, and where there is another rival than the plain net.
     """
-    panels = {}
+    found = {}
     for name in ("UM", "Mag", "Rot"):
         rows = [
             group
@@ -116,10 +115,20 @@ def draw_worth(groups):
             and group.values("scores", name)
         ]
         if not all(map(unchanged, rows)) and any(group["symmetry"] == name for group in rows):
-            rows.sort(
-                key=lambda group: (group["symmetry"] != "None", group["augment"], group["frame"], group["variant"])
+            found[name] = sorted(
+                rows,
+                key=lambda group: (group["symmetry"] != "None", group["augment"], group["frame"], group["variant"]),
             )
-            panels[name] = rows
+    return found
+
+
+def draw_worth(groups):
+    """What is a layer worth? Errors of its net and of its rivals, a panel for each symmetry.
+
+    RMSE over that of persistence, on the test set and on that transformed by the symmetry, a dot per seed; the line is
+    the plain net's mean on the test set. None where there are no rivals.
+    """
+    panels = rivals(groups)
     if not panels:
         return None
     rows = max(map(len, panels.values()))
@@ -141,27 +150,30 @@ def draw_worth(groups):
 def draw_learning(groups):
     """Best validation so far against optimiser steps and against operations, which unlike times no machine changes.
 
-    The mean over the seeds; a run that has ended keeps its best. None without two nets of several seeds.
+    Of a symmetric net and its rivals, a row for each symmetry: the mean over the seeds; a run that has ended keeps its
+    best. None where no rivals are of several seeds.
     """
-    groups = sorted((group for group in groups if len(group.runs) > 1), key=lambda group: not unchanged(group))
-    if len(groups) < 2:
+    rows = {name: [group for group in nets if len(group.runs) > 1] for name, nets in rivals(groups).items()}
+    rows = {name: nets for name, nets in rows.items() if len(nets) > 1}
+    if not rows:
         return None
-    figure = new_figure(2.6)
-    left, right = figure.subplots(1, 2, sharey=True)
-    unit = operations_per_step(groups[0])
-    for group, look in zip(groups, looks(groups), strict=True):
-        best = [np.minimum.accumulate(run["validations"]) for run in group.runs]
-        epochs = np.arange(1, max(map(len, best)) + 1)
-        mean = np.mean([np.pad(values, (0, len(epochs) - len(values)), "edge") for values in best], 0)
-        steps = epochs * math.ceil(group["train_windows"] / group["batch_size"])
-        left.plot(steps, mean, **look)
-        right.plot(steps * operations_per_step(group) / unit, mean, **look)
-    left.set(xlabel="steps", ylabel="validation RMSE / standard deviation")
-    right.set(xlabel=f"operations / those of a step of {groups[0].label}")
-    for axes in (left, right):
-        axes.set_xscale("log")
-    legend_below(figure)
-    return figure
+    whole = new_figure(3.4 * len(rows))
+    for figure, nets in zip(np.atleast_1d(whole.subfigures(len(rows))), rows.values(), strict=True):
+        left, right = figure.subplots(1, 2, sharey=True)
+        unit = operations_per_step(nets[0])
+        for group, look in zip(nets, looks(nets), strict=True):
+            best = [np.minimum.accumulate(run["validations"]) for run in group.runs]
+            epochs = np.arange(1, max(map(len, best)) + 1)
+            mean = np.mean([np.pad(values, (0, len(epochs) - len(values)), "edge") for values in best], 0)
+            steps = epochs * math.ceil(group["train_windows"] / group["batch_size"])
+            left.plot(steps, mean, **look)
+            right.plot(steps * operations_per_step(group) / unit, mean, **look)
+        left.set(xlabel="steps", ylabel="validation RMSE / standard deviation")
+        right.set(xlabel=f"operations / those of a step of {nets[0].label}")
+        for axes in (left, right):
+            axes.set_xscale("log")
+        legend_below(figure)
+    return whole
 
 
 def operations_per_step(group):

@@ -508,21 +508,25 @@ def test_error_by_number_of_samples():
 def test_learning_by_steps_and_operations():
     """The best so far, mean over the seeds; a run that has ended keeps its best."""
 
-    def net(symmetry, *logs):
-        return group(symmetry, range(len(logs)), validations=lambda seed: logs[seed], train_windows=lambda _: 20)
+    def net(symmetry, *logs, **settings):
+        values = {"validations": lambda seed: logs[seed], "scores": lambda _: {"UM": {}}}
+        return group(symmetry, range(len(logs)), train_windows=lambda _: 20, **values, **settings)
 
     plain, moving = net("None", [4, 6, 1], [2]), net("UM", [3, 2], [1, 5])
-    assert summary.draw_learning([plain, net("UM", [1])]) is None
-    left, right = summary.draw_learning([moving, plain]).axes
+    framed = net("None", [7], frame=lambda _: ["UM"])
+    assert summary.draw_learning([plain, moving]) is None  # a study has rivals
+    assert summary.draw_learning([plain, net("UM", [1]), framed]) is None
+    left, right = summary.draw_learning([moving, framed, plain]).axes
     steps = [math.ceil(20 / plain["batch_size"]) * epoch for epoch in (1, 2, 3)]
-    np.testing.assert_allclose(left.lines[1].get_xydata(), list(zip(steps, [3, 3, 1.5], strict=True)))
-    np.testing.assert_allclose(left.lines[0].get_xydata(), list(zip(steps, [2, 1.5], strict=False)))
-    cost = summary.operations_per_step(plain) / summary.operations_per_step(moving)
-    assert cost < 0.9
+    np.testing.assert_allclose(left.lines[0].get_xydata(), list(zip(steps, [3, 3, 1.5], strict=True)))
+    np.testing.assert_allclose(left.lines[1].get_xydata(), list(zip(steps, [2, 1.5], strict=False)))
+    cost = summary.operations_per_step(moving) / summary.operations_per_step(plain)
+    assert cost > 1.1
     bound = group("None", variant=lambda _: "RConv", architecture=lambda _: "ConvNet", tile=lambda _: [24, 20])
     assert summary.operations_per_step(bound) > 0  # on its own grid: it refuses every other
-    np.testing.assert_allclose(right.lines[0].get_xdata(), steps[:2])
-    np.testing.assert_allclose(right.lines[1].get_xdata(), np.multiply(steps, cost))
+    np.testing.assert_allclose(right.lines[0].get_xdata(), steps)
+    np.testing.assert_allclose(right.lines[1].get_xdata(), np.multiply(steps[:2], cost))
+    assert len(left.lines) == len(right.lines) == 2  # one seed draws no line
 
 
 def test_what_a_layer_is_worth():
