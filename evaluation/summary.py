@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from evaluation.price import operations
 from evaluation.runs import at, chosen, group_runs, load_runs, net_of, scale_and_plain, unchanged
 from evaluation.style import COLOURS, STYLE, curves, labels, legend_below, new_figure, plain_log, save
+from utils import roll_out
 
 
 def draw(folders, path):
@@ -177,12 +178,13 @@ def draw_learning(groups):
 
 
 def operations_per_step(group):
-    """In convolutions and matrix products, of one forward and backward pass on one window."""
+    """In convolutions and matrix products, of a roll-out of a batch and its gradient."""
     run = group.runs[0]
     with torch.device("meta"):
         model = net_of(run, run.get("fields", ["vector"]))
-        frames = torch.zeros(1, run["input_length"], model.symmetry.components, *run.get("tile", (32, 32)))
-    return operations(lambda: model(frames).sum().backward())
+        sizes = run["batch_size"], run["input_length"], model.symmetry.components
+        frames = torch.zeros(*sizes, *run.get("tile", (32, 32)))
+    return operations(lambda: roll_out(model, frames, run["output_length"]).sum().backward())
 
 
 def relative_errors(group, test_set):

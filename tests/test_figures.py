@@ -439,6 +439,7 @@ def group(symmetry, seeds=(0, 1), width=0.25, **values):
     settings = {"dataset": "RBC", "architecture": "Unet", "symmetry": symmetry, "width": width, "amp": False}
     settings |= {
         "input_length": 4,
+        "output_length": 2,
         "kernel_size": 3,
         "batch_size": 8,
         "num_epoch": 2,
@@ -521,7 +522,7 @@ def test_learning_by_steps_and_operations():
     np.testing.assert_allclose(left.lines[0].get_xydata(), list(zip(steps, [3, 3, 1.5], strict=True)))
     np.testing.assert_allclose(left.lines[1].get_xydata(), list(zip(steps, [2, 1.5], strict=False)))
     cost = summary.operations_per_step(moving) / summary.operations_per_step(plain)
-    assert cost > 1.1
+    assert 1.1 < cost < 1.6  # kernels are derived once a step: of one window and one frame it would be 1.9
     bound = group("None", variant=lambda _: "RConv", architecture=lambda _: "ConvNet", tile=lambda _: [24, 20])
     assert summary.operations_per_step(bound) > 0  # on its own grid: it refuses every other
     np.testing.assert_allclose(right.lines[0].get_xdata(), steps)
