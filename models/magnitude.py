@@ -89,12 +89,13 @@ def mix(y, extremes, bias, activation, fields, eps=None, free=None):
     """
     r, size = ranges(extremes, fields), components(fields)
     divisor = torch.where(r > STILL, r, 1)
-    y = y.unflatten(1, (size, size, -1))  # (n, read, written, out, H, W)
+    y = y.unflatten(1, (size * size, -1)).unbind(1)  # by component read and written; gradients of slices would be slow
+    numerator, divisor = r.unsqueeze(2).unbind(1), divisor.unsqueeze(2).unbind(1)
     written = []
     for w in range(size):
-        out = y[:, w, w]
+        out = y[w * size + w]
         for other in (o for o in range(size) if o != w):
-            out = torch.addcmul(out, y[:, other, w], (r[:, w] / divisor[:, other]).unsqueeze(1))
+            out = torch.addcmul(out, y[other * size + w], numerator[w] / divisor[other])
         written.append(out)
     span = r if eps is None else r + eps
     out = torch.addcmul(torch.stack(written, 1), bias.view(-1, size).t()[:, :, None, None], span.unsqueeze(2))
