@@ -1,7 +1,7 @@
 """Figures of what runs leave behind in JSON, over all seeds: they need neither weights nor data."""
 
 import math
-from itertools import chain
+from itertools import chain, cycle
 
 import numpy as np
 import torch
@@ -209,8 +209,8 @@ def draw_breaking(groups):
     figure = new_figure(2.4)
     test_sets = [name for name in ("test", "domain") if all(group.values("scores", name) for group in chain(*lines))]
     *panels, right = figure.subplots(1, len(test_sets) + 1)
-    for line, look in zip(lines, looks([line[-1] for line in lines]), strict=True):
-        errors = list(map(absolute_data_error, line))
+    for line, look, marker in zip(lines, looks([line[-1] for line in lines]), cycle("os^vDPX<>*")):
+        errors, look = list(map(absolute_data_error, line)), {**look, "marker": marker, "markersize": 3}
         for axes, name in zip(panels, test_sets, strict=True):
             draw_band(axes, look, errors, [relative_errors(group, name) for group in line])
         draw_band(right, look, errors, [group.values("equivariance_error", "Rot", "relative") for group in line])
@@ -245,6 +245,6 @@ def looks(groups):
 
 def draw_band(axes, look, x, values):
     """The mean over the seeds, and min to max as a band."""
-    axes.plot(x, list(map(np.mean, values)), marker=".", **look)
+    axes.plot(x, list(map(np.mean, values)), **{"marker": "."} | look)
     band = {"color": look["color"], "alpha": 0.2 * look["alpha"], "linewidth": 0}
     axes.fill_between(x, list(map(min, values)), list(map(max, values)), **band)
