@@ -3,13 +3,14 @@
 Nets are compared on the same data, with the same architecture, and by the same settings of training (``TERMS``), each
 with the learning rate and weight decay that it wants, by validation (``evaluation.runs.chosen``). Differences of RMSE
 are paired by seed and test window, of ESE by seed, and have 95 % intervals (``evaluation.paired``); five seeds
-(``SEEDS``) are wanted. A finding *holds* or *fails* where its interval lies on one side, and is *open* where it holds
-0. A claim is *reproduced* if all its findings hold, *not reproduced* if one fails and none holds, *open* if all are,
-*partly* reproduced in between, and *not decided* where no runs bear on it.
+(``SEEDS``) are wanted. A finding *holds* or *fails* where its interval lies on one side of 0, and is *open* where it
+holds 0 or where there is one seed. A claim is *reproduced* if all its findings hold, *not reproduced* if one fails and
+none holds, *open* if all are, *partly* reproduced in between, and *not decided* where no runs bear on it.
 
 1. A net keeps its error if the RMSE on its own transformed test set is within half a percent (``KEEPS``) of that on the
-   original one, and the plain net's grows. Of Mag both are in units of persistence, because the strength of the flow
-   changes with the factor. Fails if the equivariant net's error moves, or the plain net's does not grow.
+   original one, and the plain net's grows. Mag gives every window a factor, so that RMSE weighs them anew: there the
+   relative equivariance error must be that small, and the plain net's RMSE is in units of persistence. Fails if the
+   equivariant net's error moves, or the plain net's falls.
 2. On the original test set, RMSE and ESE below the plain net's, one finding each. Fails where they are above.
 3. Ocean: RMSE on future time, and on the other domain, below the plain net's. Fails where it is above.
 4. An equivariant net trained with augmentation by its own symmetry is not better: holds unless its RMSE on the original
@@ -43,8 +44,8 @@ Claims 9 to 11 on the test set and on the other domain if there is one, one find
 11. Where the data keep the symmetry it is not worse than the strict net: fails where its RMSE is above by an interval
     above 0.
 12. What it learns to deviate by (the mean over its layers and seeds) grows with the data's own error: Spearman's rank
-    correlation over five data sets (``DATA_SETS``) or more of known errors is above 0 with p < .05. Fails where it is
-    below 0 with p < .05.
+    correlation over seven data sets or more (``DATA_SETS``; of fewer its p is too small) of known errors is above 0
+    with p < .05. Fails where it is below 0 with p < .05.
 """
 
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ SOME = 0.02
 NEARLY_ZERO = 1e-4
 SEEDS = 5
 EXACT = 0.01
-DATA_SETS = 5
+DATA_SETS = 7
 NORM = {"UM": 1, "Mag": 2, "Rot": 1}  # |T|, of the exact symmetries
 # What nets that are compared share, beside architecture and data.
 TERMS = (
@@ -138,7 +139,7 @@ def trained_elsewhere(group):
 
 
 def alike(groups, group, symmetry, augment=(), frame=(), variant="", relaxed=None):
-    """The groups with these parts that may be compared with ``group``, those of most seeds and then its width first."""
+    """The groups with these parts that may be compared with ``group``, of its width and then of most seeds first."""
     wanted = {"symmetry": symmetry, "augment": list(augment), "frame": list(frame), "variant": variant}
     wanted["relaxed"] = relaxed
     shared = TERMS if symmetry != group["symmetry"] else (*TERMS, *group.options)
@@ -210,9 +211,13 @@ def keeps_its_error(groups):
                 units = tuple(group.mean("baselines", "persistence", name, "rmse") for name in ("Mag", "test"))
             own, other = (rmse_difference(net, net, symmetry, "test", units) for net in (group, plain))
             if own is not None and other is not None:
-                share = own.estimate / (group.mean("scores", "test", "rmse") / units[1])
+                share = own.estimate / group.mean("scores", "test", "rmse")
+                moves = f"RMSE {share:+.2%}"
+                if symmetry == "Mag":
+                    share = max(group.values("equivariance_error", "Mag", "relative"))
+                    moves = f"forecast {share:.2%}"
                 word = FAILS if abs(share) > KEEPS or other.sign < 0 else HOLDS if other.sign > 0 else OPEN
-                numbers = f"RMSE {share:+.2%} from test to {symmetry}, plain net {other} in {other.seeds} seeds"
+                numbers = f"{moves} from test to {symmetry}, plain net {other} in {other.seeds} seeds"
                 verdict.find(word, f"{name_of(group)}: {numbers}")
     return verdict
 
@@ -250,7 +255,8 @@ def augmentation(groups):
         for other in alike(groups, group, symmetry, augment=[symmetry])[:1]:
             gain = rmse_difference(other, group)
             if gain is not None:
-                verdict.find(FAILS if gain.sign < 0 else HOLDS, f"{name_of(group)}: RMSE {gain} by augmentation")
+                word = OPEN if gain.seeds < 2 else FAILS if gain.sign < 0 else HOLDS
+                verdict.find(word, f"{name_of(group)}: RMSE {gain} by augmentation in {gain.seeds} seeds")
         for other in alike(groups, group, "None", augment=[symmetry])[:1]:
             difference = rmse_difference(group, other, symmetry)
             verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on {symmetry}")
@@ -351,7 +357,7 @@ def relaxed_on_exact_data(groups):
         difference = rmse_difference(group, strict, test_set)
         if difference is not None:
             words = f"{name_of(group)} less {strict.label}: RMSE on {test_set} {difference} in {difference.seeds} seeds"
-            verdict.find(FAILS if difference.sign > 0 else HOLDS, words)
+            verdict.find(OPEN if difference.seeds < 2 else FAILS if difference.sign > 0 else HOLDS, words)
     return verdict
 
 

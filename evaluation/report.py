@@ -272,7 +272,8 @@ def factor_tables(groups):
         return [number_of([steps[i] for steps in runs], form=".2f") for i in range(TEST_STEPS)]
 
     columns = [f"x{factor}" for factor in factors]
-    note = "1 - RMSE / RMSE of the best forecast without a net, over 10 frames; 0 is no forecast"
+    rivals = dict.fromkeys(name for group in tested for run in group.runs for name in run["baselines"])
+    note = f"1 - RMSE / RMSE of {' or '.join(rivals)}, over 10 frames; 0 is no forecast"
     skill = table_of(tested, "skill by upscaling factor", columns, skills, note)
     spectrum = table_of(tested, "ESE by upscaling factor", columns, errors)
     by_frame = table_of(tested, "RMSE by forecast frame on test", [f"{i + 1}" for i in range(TEST_STEPS)], frames)
@@ -374,7 +375,13 @@ def difference_table(groups, reference):
     columns = {name: cells for name, cells in columns.items() if any(cells)}  # windows of many sizes have no errors
     rows = dict(zip(others, zip(*columns.values(), strict=True), strict=True))
     valid = format(own.mean("valid_rmse"), ".3f")
-    note = f"less {own.label}, whose validation is {valid}; 95 % intervals, paired by seed and window"
+    counts = [
+        f"{name.removeprefix('RMSE ')} {max(cell.blocks for cell in cells if cell)}"
+        for name, cells in columns.items()
+        if name != "ESE test"
+    ]
+    over = f"seeds and blocks of windows: {', '.join(counts)}" if counts else "seeds"
+    note = f"less {own.label}, whose validation is {valid}; 95 % intervals over {over}"
 
     def cells(group):
         return [number(group, "valid_rmse"), *(cell and str(cell) for cell in rows[group])]

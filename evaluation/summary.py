@@ -166,7 +166,7 @@ def draw_learning(groups):
             best = [np.minimum.accumulate(run["validations"]) for run in group.runs]
             epochs = np.arange(1, max(map(len, best)) + 1)
             mean = np.mean([np.pad(values, (0, len(epochs) - len(values)), "edge") for values in best], 0)
-            steps = epochs * math.ceil(group["train_windows"] / group["batch_size"])
+            steps = epochs * math.ceil(group["train_windows"] / group["train_fraction"] / group["batch_size"])
             left.plot(steps, mean, **look)
             right.plot(steps * operations_per_step(group) / unit, mean, **look)
         left.set(xlabel="steps", ylabel="validation RMSE / standard deviation")
@@ -189,8 +189,10 @@ def operations_per_step(group):
 
 def relative_errors(group, test_set):
     """RMSE of each run in units of persistence, which grows with the flow where a symmetry makes it stronger."""
-    units = group.values("baselines", "persistence", test_set, "rmse")
-    return [error / unit for error, unit in zip(group.values("scores", test_set, "rmse"), units, strict=True)]
+    pairs = [
+        [at(run, (*of, test_set, "rmse")) for of in (("scores",), ("baselines", "persistence"))] for run in group.runs
+    ]
+    return [error / unit for error, unit in pairs if error is not None and unit is not None]
 
 
 def draw_breaking(groups):
@@ -235,7 +237,7 @@ def but_fraction(group):
     """What the nets of one curve share: all that a sweep shares except the fraction of the training windows."""
     names = ("architecture", "symmetry", "width", "num_epoch", "amp", "variant", "padding")
     names += ("relaxed", "deviation", "weight_decay", "penalty", *group.options)
-    return group.data, tuple(group["frame"]), *(group[name] for name in names)
+    return group.data, group.runs[0].get("trained_on"), tuple(group["frame"]), *(group[name] for name in names)
 
 
 def looks(groups):

@@ -163,14 +163,16 @@ def test_differences_from_a_row(tmp_path, capsys):
     """Less the row that is named, of equal windows; a set that has no errors by window is no column."""
     errors = {"blocks": {"test": [0, 1]}, "test": [0.25, 0.25]}
     for symmetry, error, ese in (("None", 0.25, 2.0), ("UM", 0.04, 0.5)):
-        folder = write_run(tmp_path, {"test": (error**0.5, ese), "Scale": (1, 1)}, symmetry=symmetry, valid_rmse=error)
-        (folder / "windows.json").write_text(json.dumps(errors | {"test": [error, error]}))
+        for seed in (0, 1):
+            scores = {"test": (error**0.5, ese), "Scale": (1, 1)}
+            folder = write_run(tmp_path, scores, symmetry=symmetry, valid_rmse=error, seed=seed)
+            (folder / "windows.json").write_text(json.dumps(errors | {"test": [error, error]}))
     text = run_report(capsys, tmp_path, "--against", "ResNet$")
     assert "RBC: differences" in text
     assert "RMSE Scale" not in text
     (row,) = (line for line in text.splitlines() if line.startswith("  ResNet UM"))
-    assert row.split()[2:] == "1 0.040 -0.300 [-0.300, -0.300] -1.500 [-1.500, -1.500]".split()
-    assert "(less ResNet, whose validation is 0.250;" in text
+    assert row.split()[2:] == "2 0.040+-0.000 -0.300 [-0.300, -0.300] -1.500 [-1.500, -1.500]".split()
+    assert "(less ResNet, whose validation is 0.250; 95 % intervals over seeds and blocks of windows: test 2)" in text
     with pytest.raises(SystemExit) as stop:
         report.main([str(tmp_path), "--against", "("])
     assert stop.value.code == 2
