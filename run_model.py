@@ -156,6 +156,12 @@ def check_data(args, meta):
         raise InputError(f"--augment Rot: turned frames are periodic along another axis than {axes[0]}")
 
 
+def augmentation(name, meta):
+    """The symmetry whose elements transform samples; tiles that are not square get half turns only."""
+    symmetry = SYMMETRIES[name].on(meta["fields"])
+    return dataclasses.replace(symmetry, angle_step=180) if name == "Rot" and len(set(meta["tile"])) > 1 else symmetry
+
+
 def check_training(args, windows):
     """Refuse a part of the training windows that does not fill a batch."""
     if args.train_fraction < 1 and len(windows) < args.batch_size:
@@ -360,6 +366,8 @@ def bfloat16_is_slow(device):
 
 def evaluate(args):
     """Score the best weights of the run ``args.evaluate`` on prepared data, and leave the run as it is."""
+    if args.output is not None and args.output.suffix != ".json" and not (args.evaluate / "metrics.json").is_file():
+        raise InputError(f"{args.evaluate} is not finished, so it cannot be a run elsewhere; --output FILE.json can be")
     data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
     check_data(args, meta)
@@ -459,7 +467,7 @@ def main(argv=None):
         },
         name=short_name(args),
         epoch_windows=epoch_windows,
-        augment=tuple(SYMMETRIES[name].on(meta["fields"]) for name in args.augment),
+        augment=tuple(augmentation(name, meta) for name in args.augment),
     )
     wait_for_all()  # who is late must not find half a folder
     if rank() == 0:

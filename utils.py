@@ -491,7 +491,7 @@ def train(model, train_windows, validate, settings, folder):
 
 def make_optimizer(model, settings):
     """Adam, with a second group for deviations: what draws them back to 0 is :func:`train_epoch`."""
-    apart = set(deviations(model).values())
+    apart = dict.fromkeys(deviations(model).values())  # in their order: a checkpoint knows them by their places
     groups = [{"params": [weight for weight in model.parameters() if weight not in apart]}]
     groups += [{"params": [*apart], "weight_decay": 0.0}] if apart else []
     options = {"weight_decay": settings.weight_decay, "fused": True}

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from pathlib import Path
 
-from flows.arguments import DATASETS
+from flows.arguments import DATASETS, dataset_name
 from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, PADDINGS, match
 
 WEIGHT_DECAY = 4e-4  # of the release
@@ -24,7 +24,12 @@ def parse_args(argv=None, usage=None, **of_run):
         description=usage, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--dataset", default="RBC", help="RBC, Ocean or a name of your own: the folder under --data_dir (default RBC)")
+    add(
+        "--dataset",
+        type=dataset_name,
+        default="RBC",
+        help="RBC, Ocean or a name of your own: the folder under --data_dir (default RBC)",
+    )
     add("--architecture", default="ResNet", help=f"{', '.join(NETS)} (default ResNet)")
     add("--symmetry", default="UM", help=f"{', '.join(OPTIONS)} (default UM; None is the plain net)")
     add("--kernel_size", type=int, default=3, help="odd side of the kernels (default 3)")
@@ -191,6 +196,13 @@ def check_args(args):
     relaxed = "" if args.relaxed is None else args.deviation
     # refuses what it cannot build
     dataclasses.replace(options, relaxed=relaxed, **{name: getattr(args, name) for name in options.options()})
+    for name, (default, symmetry) in {n: (v, s) for s in OPTIONS for n, v in OPTIONS[s].options().items()}.items():
+        if name not in options.options() and getattr(args, name) != default:
+            raise ValueError(f"--{name} is of --symmetry {symmetry}, not of {args.symmetry}")
+    if args.variant == "free" and args.relaxed is not None:
+        raise ValueError("--variant free has no constraint that --relaxed could relax")
+    if args.variant == "normless" and args.architecture == "ConvNet":
+        raise ValueError("--variant normless: the ConvNet has no norms without it; choose another architecture")
     args.padding = args.padding and match(args.padding, PADDINGS, "padding")
     args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
     transforms = [name for name in OPTIONS if name != "None" and OPTIONS[name].keeps_shape]
@@ -216,6 +228,8 @@ def check_args(args):
     for name in ("num_workers", "seed", "patience", "valid_length", "scale_windows"):
         if getattr(args, name) < 0:
             raise ValueError(f"--{name} must not be negative, got {getattr(args, name)}")
+    if args.seed >= 2**63:
+        raise ValueError(f"--seed must be below 2^63, got {args.seed}")
 
 
 def names_of(words, names, what):

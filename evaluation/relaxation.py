@@ -38,7 +38,8 @@ def added(model, layer, number):
         return torch.cat([level.flatten() for level in levels])
 
     if layer.endswith(".free"):  # magnitude: beside the grouped convolution, not in its kernel
-        return (number.norm() / model.get_submodule(layer.removesuffix(".free")).conv.weight.norm()).item()
+        conv = model.get_submodule(layer.removesuffix(".free")).conv
+        return (number.norm() / conv.parametrizations.weight.original.norm()).item()
     whole, kept = kernel(), number.clone()
     number.zero_()
     exact = kernel()

@@ -266,7 +266,7 @@ def equivariance_of(forecast, tests, past, steps, batch_size):
 
         frames, mask = tests.windows.read(index, past, 0)
         found = equivariance_error(in_pieces, symmetry, elements[index], frames, mask)
-        return {name: error.item() for name, error in found.items() if not error.isnan()}
+        return {name: error.item() for name, error in found.items() if name not in BANDS or not error.isnan()}
 
     index = spread(torch.cat(usable).sort().values, EQUIVARIANCE_WINDOWS)
     if symmetry.keeps_shape:

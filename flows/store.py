@@ -94,6 +94,10 @@ def new_folder(target):
     created = not target.parent.exists()
     if target.is_file():
         raise InputError(f"{target} is a file, wanted a folder or nothing; choose another --data_dir")
+    if target.is_dir() and any(target.iterdir()) and not (target / "meta.json").is_file():
+        raise InputError(
+            f"{target} holds other files than prepared data, which would replace them; choose another --name"
+        )
     try:
         put_back(old, target)
         shutil.rmtree(partial, ignore_errors=True)

@@ -210,11 +210,17 @@ class Magnitude(Symmetry):
         return frames * torch.stack(of_component(self.fields, factors), 1)[:, None, :, None, None]
 
     def take_out(self, frames):
-        """Every field divided by its root mean square over the window: over frames, components and points."""
+        """Every field divided by its root mean square over the window: over frames, components and points.
+
+        A field that is 0 stays so: no strength could be given back that its multiples do not have, too.
+        """
         squares = torch.stack([frames[:, :, part].square().mean((1, 2, 3, 4)) for part in parts(self.fields)])
-        rms = torch.where(squares > 0, squares, 1).sqrt()  # chosen before the root, whose slope at 0 is infinite
-        rms = torch.stack(of_component(self.fields, rms), 1)[:, :, None, None]
-        return frames / rms.unsqueeze(1), rms
+        flows = squares > 0
+        divisor = torch.where(flows, squares, 1).sqrt()  # chosen before the root, whose slope at 0 is infinite
+        divisor, rms = (
+            torch.stack(of_component(self.fields, unit), 1)[:, :, None, None] for unit in (divisor, divisor * flows)
+        )
+        return frames / divisor.unsqueeze(1), rms
 
     def put_back(self, forecast, state):
         return forecast * state

@@ -115,7 +115,8 @@ def kernels_between_data(rotation_order, reflections, kernel_size, reads, writes
                 maps.append([[p], [q]] if writes == "vector" else [[p, q]])
             if reads == writes == "scalar" and order % rotation_order == 0 and (order or factor == 1):
                 maps.append([[p]])
-    return np.array(maps)
+    sides = (1 + (field == "vector") for field in (writes, reads))
+    return np.reshape(maps, (-1, *sides, kernel_size, kernel_size))  # of a single point there may be none
 
 
 def kernels_with_regular(rotation_order, reflections, kernel_size, reads, writes):
@@ -162,7 +163,7 @@ def kernel_basis(rotation_order, reflections, kernel_size, reads, writes, resamp
             power = (basis**2).sum((1, 2, 3, 4), keepdims=True)
             block = np.zeros((len(basis), sum(sizes[0]), sum(sizes[1]), kernel_size, kernel_size))
             rows, columns = slice(*starts[0][i : i + 2]), slice(*starts[1][j : j + 2])
-            block[:, rows, columns] = basis * np.sqrt(basis[0].size / len(basis) / power)
+            block[:, rows, columns] = basis * np.sqrt(np.prod(basis.shape[1:]) / max(1, len(basis)) / power)
             blocks.append(block)
     basis = np.concatenate(blocks)
     if resampling is not None:

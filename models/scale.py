@@ -374,6 +374,8 @@ class Scale(ScaleOptions, Symmetry):
         return state + (change - change_if_steady)
 
     def lift(self, input_length):
+        if input_length < 2:
+            raise ValueError("symmetry Scale forecasts a rate of change: input_length must be at least 2")
         return Lifting(input_length, self.squares), Features("hidden", self.components * TIME_TAPS)
 
     def convolution(self, reads, writes, kernel_size, stride=1, **options):

@@ -526,7 +526,8 @@ def test_failure_leaves_the_old_data(raw, tmp_path, capsys):
 
 def test_success_replaces_the_old_data(raw, prepared, tmp_path, capsys):
     (tmp_path / "rbc").mkdir()
-    (tmp_path / "rbc" / "old.npy").touch()
+    for name in ("old.npy", "meta.json"):
+        (tmp_path / "rbc" / name).touch()
     (tmp_path / ".rbc.partial").mkdir()  # of a run that was killed
     (tmp_path / ".rbc.partial" / "stale.npy").touch()
     np.save(tmp_path / "raw.npy", raw)
@@ -534,6 +535,16 @@ def test_success_replaces_the_old_data(raw, prepared, tmp_path, capsys):
     assert "replacing the earlier" in capsys.readouterr().out
     assert {file.name for file in (tmp_path / "rbc").iterdir()} == {file.name for file in prepared.iterdir()}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["raw.npy", "rbc"]
+
+
+def test_a_folder_of_other_files_is_not_replaced(raw, tmp_path, capsys):
+    """Raw data may well lie where prepared ones go by default."""
+    (tmp_path / "rbc").mkdir()
+    np.save(tmp_path / "rbc" / "raw.npy", raw)
+    assert prepare("rbc", "--raw", tmp_path / "rbc" / "raw.npy", "--data_dir", tmp_path, *SMALL) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds other files than prepared data" in line
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["rbc", "rbc/raw.npy"]
 
 
 def test_killed_between_the_two_steps_of_a_replacement(tmp_path):

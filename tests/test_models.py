@@ -146,6 +146,17 @@ def test_magnitude_of_a_still_flow_is_still():
     assert torch.equal(model(torch.zeros(1, 5, 2, 16, 16).double()), torch.zeros(1, 2, 16, 16).double())
 
 
+def test_a_field_that_is_still_stays_so_in_a_frame():
+    """Beside one that flows; a net that gave it a strength of its own would not multiply it with its field."""
+    fields = ("vector", "scalar")
+    model = build_model("ConvNet", "None", 3, 3, 0.05, fields, ["Mag"]).double().eval()
+    x = torch.randn(1, 3, 3, 8, 8, dtype=torch.float64)
+    x[:, :, 2] = 0
+    forecast, factors = model(x), torch.tensor([2.0, 3.0]).double()[[0, 0, 1], None, None]
+    torch.testing.assert_close(model(factors * x), factors * forecast, rtol=1e-12, atol=0)
+    assert not forecast[:, 2].any()
+
+
 @pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_every_parameter_learns(architecture, symmetry):

@@ -35,6 +35,18 @@ def flow(fields=("vector",)):
     return torch.randn(2, 3, size, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+def test_a_kernel_of_its_own_as_large_as_the_exact_one():
+    """Whatever a layer of magnitude makes of its kernel, it deviates by what is beside the weights."""
+    _, relaxed = nets("Unet", "Mag", "free")
+    for name, number in deviations(relaxed).items():
+        if name.endswith(".free.deviation"):
+            layer = relaxed.get_submodule(name.removesuffix(".free.deviation"))
+            number.data.copy_(layer.conv.parametrizations.weight.original)
+    found = {name: size for name, size in relative_deviations(relaxed).items() if "bias" not in name}
+    assert len(found) == 13
+    assert found == pytest.approx(dict.fromkeys(found, 1.0))
+
+
 @pytest.mark.parametrize("fields", FIELDS, ids="+".join)
 @pytest.mark.parametrize("architecture", SKELETONS)
 @pytest.mark.parametrize(("kind", "symmetry"), PAIRS)

@@ -278,6 +278,16 @@ def test_forty_five_degrees(rotation_order, knows):
     assert (worst < 0.2) == knows
 
 
+def test_a_single_point_has_no_kernel_between_a_velocity_and_a_scalar():
+    model = make("Unet", kernel_size=1, fields=("vector", "scalar"), input_length=3)
+    x = torch.randn(1, 3, 3, 16, 16, dtype=torch.float64)
+    turned = SYMMETRIES["Rot"].on(("vector", "scalar"))
+    g = torch.tensor([90.0])
+    with torch.no_grad():
+        expected = turned.act(g, model(x)[:, None])[:, 0]
+        torch.testing.assert_close(model(turned.act(g, x)), expected, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("angle", [30, 90, 225])
 def test_turning_by_splines_is_turning(angle):
     """The yardstick: vortices turned in theory, and on the grid."""

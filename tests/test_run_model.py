@@ -667,6 +667,11 @@ def test_quick_runs_what_it_lists(tmp_path, code):
         ("--width 0", "--width must be positive, got 0.0"),
         ("--num_epoch 0", "--num_epoch must be positive, got 0"),
         ("--seed -1", "must not be negative"),
+        ("--seed 99999999999999999999", "--seed must be below 2^63"),
+        ("--symmetry UM --rotation_order 4", "--rotation_order is of --symmetry Rot, not of UM"),
+        ("--variant free --relaxed 1", "--variant free has no constraint"),
+        ("--architecture ConvNet --symmetry Rot --variant normless", "the ConvNet has no norms"),
+        ("--symmetry Scale --input_length 1", "input_length must be at least 2"),
         ("--train_fraction 0", "--train_fraction must be above 0 and at most 1, got 0.0"),
         ("--train_fraction 0.01", "leaves 1 training windows, fewer than --batch_size 8"),
         ("--width 1e9", "--width 1e+09 makes inf parameters"),
@@ -690,11 +695,32 @@ def test_bad_input(data_dir, tmp_path, capsys, arguments, message):
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("arguments", ["--colour", "--seed x", "--output_length 2.5"])
+@pytest.mark.parametrize("arguments", ["--colour", "--seed x", "--output_length 2.5", "--dataset data/rbc"])
 def test_flags_that_do_not_exist(arguments):
     with pytest.raises(SystemExit) as stop:
         run_model.main(arguments.split())
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(("tile", "angles"), [([16, 16], {90, 180, 270, 360}), ([16, 32], {180, 360})])
+def test_samples_are_turned_into_their_own_shape(tile, angles):
+    symmetry = run_model.augmentation("Rot", {"fields": ["vector"], "tile": tile})
+    assert set(symmetry.sample(100, torch.Generator().manual_seed(0)).tolist()) == angles
+
+
+def test_what_is_not_finished_is_no_run_elsewhere(data_dir, copied, tmp_path, capsys):
+    (copied / "metrics.json").unlink()
+    flags = [f"--evaluate={copied}", f"--data_dir={data_dir}", "--device=cpu", f"--output={tmp_path / 'elsewhere'}"]
+    assert exit_code(lambda: run_model.main(flags)) == 2
+    assert "is not finished, so it cannot be a run elsewhere" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_forecast_that_overflows_is_scored(data_dir, tmp_path, capsys):
+    wild = "--architecture ConvNet --symmetry None --learning_rate 3 --output_length 1 --num_epoch 3".split()
+    for _ in range(2):
+        assert run(data_dir, tmp_path / "results", *wild) == 0
+        assert "Model: ConvNet | Symmetry: None" in capsys.readouterr().out
 
 
 def test_results_that_cannot_be_written(data_dir, tmp_path, capsys):

@@ -8,6 +8,7 @@ import platform
 import runpy
 import subprocess
 import sys
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from utils import (
     MeanSquare,
     Training,
     load_checkpoint,
+    make_optimizer,
     roll_out,
     train,
 )
@@ -430,6 +432,15 @@ def test_best_weights_are_those_of_the_best_epoch(data_dir, meta, tmp_path):
 
 class Killed(BaseException):
     pass
+
+
+def test_a_checkpoint_knows_deviations_by_their_places():
+    """In the order of the layers, the same in every process: another order would give each the moments of another."""
+    model = build_model("ConvNet", "Rot", 3, width=0.0625, relaxed="gains")
+    groups = make_optimizer(model, Namespace(learning_rate=0.1, weight_decay=0.0)).param_groups
+    for group, wanted in zip(groups, (False, True), strict=True):
+        found = [name for of in group["params"] for name, weight in model.named_parameters() if weight is of]
+        assert found == [name for name, _ in model.named_parameters() if ("deviation" in name) == wanted]
 
 
 @pytest.mark.parametrize(("symmetry", "batch"), [("None", 2), ("Mag", 9), ("None", 15)])
