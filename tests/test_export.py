@@ -21,7 +21,8 @@ def finished(tmp_path):
     def make(architecture, symmetry, frame="", variant="", padding=""):
         flags = f"--architecture={architecture} --symmetry={symmetry} --frame={frame} --input_length=4 --width=0.03"
         flags += f" --variant={variant}" + f" --padding={padding}" * bool(padding)
-        args = parse_args(f"{flags} --rotation_order=4 --num_scales=2 --scale_interaction=1".split())
+        flags += {"Rot": " --rotation_order=4", "Scale": " --num_scales=2 --scale_interaction=1"}.get(symmetry, "")
+        args = parse_args(flags.split())
         args.device, args.tile, args.periodic = torch.device("cpu"), [32, 48], ["x", "y"] if padding else []
         meta = {"id": "a", "fields": ["vector"], "mean": [MEAN], "std": [STD], "units": None}
         args.results = tmp_path
