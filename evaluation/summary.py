@@ -132,8 +132,9 @@ def draw_worth(groups):
     panels = rivals(groups)
     if not panels:
         return None
-    rows = max(map(len, panels.values()))
-    figure = new_figure(0.5 + 0.19 * rows, width=2.4 * len(panels) + 1)
+    names = {name: labels([{**group.runs[0], "seed": None} for group in rows]) for name, rows in panels.items()}
+    letters = sum(max(map(len, words)) for words in names.values())
+    figure = new_figure(0.5 + 0.19 * max(map(len, names.values())), width=2 * len(panels) + 0.058 * letters)
     for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for height, group in enumerate(rows):
             colour = COLOURS[group["symmetry"]]
@@ -142,7 +143,7 @@ def draw_worth(groups):
                 axes.scatter(errors, [height] * len(errors), s=size, facecolors=face, edgecolors=colour, linewidths=0.8)
             if group["symmetry"] == "None" and unchanged(group):
                 axes.axvline(np.mean(relative_errors(group, "test")), color=colour, linewidth=0.6)
-        axes.set_yticks(range(len(rows)), labels([{**group.runs[0], "seed": None} for group in rows]))
+        axes.set_yticks(range(len(rows)), names[name])
         axes.invert_yaxis()
         axes.set(title=f"filled: test, open: {name}", xlabel="RMSE / that of persistence")
     return figure
