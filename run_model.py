@@ -156,12 +156,6 @@ def check_data(args, meta):
         raise InputError(f"--augment Rot: turned frames are periodic along another axis than {axes[0]}")
 
 
-def augmentation(name, meta):
-    """The symmetry whose elements transform samples; tiles that are not square get half turns only."""
-    symmetry = SYMMETRIES[name].on(meta["fields"])
-    return dataclasses.replace(symmetry, angle_step=180) if name == "Rot" and len(set(meta["tile"])) > 1 else symmetry
-
-
 def check_training(args, windows):
     """Refuse a part of the training windows that does not fill a batch."""
     if args.train_fraction < 1 and len(windows) < args.batch_size:
@@ -467,7 +461,7 @@ def main(argv=None):
         },
         name=short_name(args),
         epoch_windows=epoch_windows,
-        augment=tuple(augmentation(name, meta) for name in args.augment),
+        augment=tuple(SYMMETRIES[name].on(meta["fields"]).fitting(*meta["tile"]) for name in args.augment),
     )
     wait_for_all()  # who is late must not find half a folder
     if rank() == 0:

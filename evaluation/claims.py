@@ -52,6 +52,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from statistics import mean
 
+import numpy as np
+
 from evaluation.paired import rmse_difference, seed_difference
 from evaluation.runs import chosen, unchanged
 
@@ -214,9 +216,9 @@ def keeps_its_error(groups):
                 share = own.estimate / group.mean("scores", "test", "rmse")
                 moves = f"RMSE {share:+.2%}"
                 if symmetry == "Mag":
-                    share = max(group.values("equivariance_error", "Mag", "relative"))
+                    share = np.max(group.values("equivariance_error", "Mag", "relative") or [np.nan])
                     moves = f"forecast {share:.2%}"
-                word = FAILS if abs(share) > KEEPS or other.sign < 0 else HOLDS if other.sign > 0 else OPEN
+                word = FAILS if not abs(share) <= KEEPS or other.sign < 0 else HOLDS if other.sign > 0 else OPEN
                 numbers = f"{moves} from test to {symmetry}, plain net {other} in {other.seeds} seeds"
                 verdict.find(word, f"{name_of(group)}: {numbers}")
     return verdict

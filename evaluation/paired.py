@@ -43,6 +43,9 @@ def interval(by_seed, by_block=()):
     The variances of both means add up (which counts what neither explains twice, so that the interval is a little too
     wide); degrees of freedom after Welch and Satterthwaite. A single block says nothing about others: then the interval
     is over the seeds, on these windows.
+
+    Args:
+        by_seed, by_block: ``(seeds,)`` and ``(blocks,)``; none where the numbers are not of windows.
     """
     means = [np.asarray(values) for values in (by_seed, by_block) if len(values) > 1]
     estimate, sizes = np.mean(by_seed), (len(by_seed), len(by_block))

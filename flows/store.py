@@ -237,10 +237,9 @@ def draw_elements(count, source, args):
     Raises:
         InputError: no window of the test set Scale has the frames that its factor wants.
     """
-    height, width = source.size
     symmetries = {
         **SYMMETRIES,
-        "Rot": Rotation(angle_step=args.angle_step if height == width else 180),
+        "Rot": Rotation(angle_step=args.angle_step).fitting(*source.size),
         "Scale": Scale(release_factors=args.scale_factors == "release"),
     }
     del symmetries["None"]

@@ -57,6 +57,10 @@ class Symmetry(Options, ABC):
     def sample(self, n, generator=None):
         """Draw ``n`` group elements from the paper's test distribution: a CPU tensor whose first axis is ``n``."""
 
+    def fitting(self, height, width):
+        """The same symmetry, drawing only elements that keep the shape of such frames where others would not."""
+        return self
+
     @abstractmethod
     def act(self, g, frames):
         """Apply the group elements ``g`` (first axis n) to ``frames`` ``(n, time, C, H, W)``. Pure; any device."""

@@ -18,6 +18,7 @@ turn with them. Angles that are not in the group are merely interpolated by it.
 Relaxed by gains: every channel has a gain per group element (or component). Free: a kernel of its own is added.
 """
 
+import dataclasses
 import math
 from functools import lru_cache
 
@@ -241,6 +242,10 @@ class Rotation(RotationOptions, Symmetry):
     unet_up_widths = (64, 32, 16, 16)
     convnet_width = 64
     norm = nn.BatchNorm3d  # of every field
+
+    def fitting(self, height, width):
+        """Half turns alone where frames are not square."""
+        return self if height == width else dataclasses.replace(self, angle_step=180)
 
     def sample(self, n, generator=None):
         """Angles in degrees ``(n,)``, multiples of ``angle_step`` in (0, 360]."""

@@ -154,7 +154,8 @@ def test_claim_1(tmp_path, own, plain, word):
 
 def test_claim_1_counts_magnitude_in_units_of_persistence(tmp_path):
     """And takes the equivariance error of the net that should keep it: factors weigh the windows anew."""
-    for folder, relative, word in ((tmp_path / "a", 1e-6, "holds"), (tmp_path / "b", 0.01, "fails")):
+    for relative, word in ((1e-6, "holds"), (0.01, "fails"), (math.nan, "fails")):
+        folder = tmp_path / str(relative)
         for symmetry, factor in (("None", 1.4), ("Mag", 1.23)):  # persistence has 20 % more
             for seed in range(5):
                 errors = {"Mag": {"absolute": 0.0, "relative": relative if symmetry == "Mag" else 0.3}}

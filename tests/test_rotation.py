@@ -288,6 +288,12 @@ def test_a_single_point_has_no_kernel_between_a_velocity_and_a_scalar():
         torch.testing.assert_close(model(turned.act(g, x)), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(("size", "angles"), [((16, 16), {90, 180, 270, 360}), ((16, 32), {180, 360})])
+def test_frames_are_turned_into_their_own_shape(size, angles):
+    assert set(ROT.fitting(*size).sample(100, torch.Generator().manual_seed(0)).tolist()) == angles
+    assert SYMMETRIES["UM"].fitting(*size) is SYMMETRIES["UM"]
+
+
 @pytest.mark.parametrize("angle", [30, 90, 225])
 def test_turning_by_splines_is_turning(angle):
     """The yardstick: vortices turned in theory, and on the grid."""

@@ -720,12 +720,6 @@ def test_flags_that_do_not_exist(arguments):
     assert stop.value.code == 2
 
 
-@pytest.mark.parametrize(("tile", "angles"), [([16, 16], {90, 180, 270, 360}), ([16, 32], {180, 360})])
-def test_samples_are_turned_into_their_own_shape(tile, angles):
-    symmetry = run_model.augmentation("Rot", {"fields": ["vector"], "tile": tile})
-    assert set(symmetry.sample(100, torch.Generator().manual_seed(0)).tolist()) == angles
-
-
 def test_what_is_not_finished_is_no_run_elsewhere(data_dir, copied, tmp_path, capsys):
     (copied / "metrics.json").unlink()
     flags = [f"--evaluate={copied}", f"--data_dir={data_dir}", "--device=cpu", f"--output={tmp_path / 'elsewhere'}"]
