@@ -34,9 +34,10 @@ if __name__ == "__main__":
 import torch
 
 from evaluation.compiled import compile_net
+from evaluation.document import table
 from evaluation.equivariance import equivariance_error
 from evaluation.price import operations
-from evaluation.speed import FRAMES, Setting, peak_rates, seconds, training_step
+from evaluation.speed import FRAMES, Setting, device_name, peak_rates, seconds, training_step
 from models import SYMMETRIES
 from utils import InputError, choose_device, exit_code, set_precision, write_json
 
@@ -97,19 +98,19 @@ def measure(settings, nets, minutes):
     return cells, peaks
 
 
-def markdown(cells, peaks, where):
-    """The block for docs/speed.md."""
-    lines = [f"{where}, torch {torch.__version__}: ms of a training step (share of the peak), equivariance error", ""]
-    lines += ["| net | grid | batch | " + " | ".join(peaks) + " |", "|---|---:|---:|" + "---:|" * len(peaks)]
-    lines += ["| peak, TFLOP/s | | | " + " | ".join(f"{peak / 1e12:.3g}" for peak in peaks.values()) + " |"]
+def block(cells, peaks, where):
+    """The part of docs/speed.md."""
+    lines = [["net", "grid", "batch", *peaks]]
+    lines.append(["peak, TFLOP/s", "", "", *(f"{peak / 1e12:.3g}" for peak in peaks.values())])
     for net, size, batch in dict.fromkeys(key[:3] for key in cells):
         row = [" ".join(net), f"{size} x {size}", str(batch)]
         for precision, peak in peaks.items():
             found = cells.get((net, size, batch, precision))
             share = found and found["operations"] / found["seconds"] / peak
             row.append(found and f"{1000 * found['seconds']:.1f} ({share:.0%}), {found['equivariance']:.0e}" or "-")
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        lines.append(row)
+    title = f"{where}, torch {torch.__version__}: ms of a training step (share of the peak), equivariance error"
+    return f"{title}\n\n{table(lines)}"
 
 
 def main(argv=None):
@@ -122,8 +123,8 @@ def main(argv=None):
     settings = [Setting(batch, args.width, device, size=size) for size, batch in product(args.size, args.batch)]
     nets = [(architecture, symmetry) for architecture in ("Unet", "ConvNet", "ResNet") for symmetry in SYMMETRIES]
     cells, peaks = measure(settings, nets, args.minutes)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print("\n" + markdown(cells, peaks, where))
+    where = device_name(device)
+    print("\n" + block(cells, peaks, where))
     if args.json is not None:
         names = ("net", "size", "batch", "precision")
         rows = [dict(zip(names, key, strict=True)) | (found or {}) for key, found in cells.items()]

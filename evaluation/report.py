@@ -73,13 +73,13 @@ if __name__ == "__main__":
 
 import csv
 import io
-import shlex
 import statistics
 import sys
 from dataclasses import dataclass, field
 from functools import partial
 
 from evaluation.claims import verdicts
+from evaluation.document import rewritten
 from evaluation.measures import BANDS
 from evaluation.paired import rmse_difference, seed_difference
 from evaluation.runs import (
@@ -619,24 +619,15 @@ def draw(folders, path):
 
 # ---------------------------------------------------------------- the README
 
-MARKED = re.compile(r"(<!-- report: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
 
 def with_reports(text, root):
-    """``text`` with what stands between its markers written again; folders in markers are relative to ``root``."""
+    """``text`` with its reports written again; folders in markers are relative to ``root``."""
 
-    def again(match):
-        opening, arguments, old, closing = match.groups()
-        if "<!-- report:" in old:
-            raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
-        args = parser_of_results().parse_args(shlex.split(arguments))
-        body = report_of([root / folder for folder in args.results], "markdown", args.subject, args.match, args.against)
-        return f"{opening}\n{body}\n\n{closing}"
+    def write(arguments):
+        args = parser_of_results().parse_args(arguments)
+        return report_of([root / folder for folder in args.results], "markdown", args.subject, args.match, args.against)
 
-    result, count = MARKED.subn(again, text)
-    if count != text.count("<!-- report:"):
-        raise InputError("a <!-- report: ... --> marker is not closed by <!-- end -->")
-    return result
+    return rewritten(text, "report", write)
 
 
 def main(argv=None):

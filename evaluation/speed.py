@@ -3,20 +3,24 @@
     python -m evaluation.speed                      # every net at full width, 64 x 64, 24 frames, batch 2
     python -m evaluation.speed --batch 2 8 --symmetry UM --architecture ResNet
     python -m evaluation.speed --device cuda --batch 32 --amp --channels_last --json h100.json
+    python -m evaluation.speed --readme docs/speed.md   # measure what its markers ask for, and write it there
 
-All nets are timed in one process in turn, and medians are reported. Beside ours stands the same function otherwise:
+All nets are timed in one process in turn, and medians are reported. Beside ours stand
 
-naive     (UM, Mag) the layers as the paper writes them: unfold the input into patches, transform each patch, convolve,
-          transform back.
-expanded  (Rot, Scale) the plain convolutions that the layers expand to, their kernels given: what no implementation of
-          this net can undercut. What deriving the kernels costs is the column "kernels", once per optimiser step.
-relaxed   not the same function, but the net that may leave its symmetry by gains.
+naive     (UM, Mag) the same function by the layers as the paper writes them: unfold the input into patches, transform
+          each patch, convolve, transform back.
+expanded  (Rot, Scale) the same function by the plain convolutions that the layers expand to, their kernels given: what
+          no implementation of this net can undercut. Deriving the kernels costs "kernels", once per optimiser step.
+C_4       (Rot) the net that knows quarter turns only.
+relaxed   the net that may leave its symmetry by gains.
 
-Peak memory is that of a training step, in a fresh process on a CPU. Operations are counted by torch: those of
-convolutions and matrix products, a multiplication and an addition being two. "of peak" is what share of the speed of
-one large convolution a training step reaches, and below stand torch's operators that take most of this step's time.
+"x plain" compares forward + backward with the plain net's, "by operations" does so with the numbers of operations:
+multiplications and additions of convolutions and matrix products. "x ours" compares training steps with those of our
+net of the symmetry. "of peak" is what share of the speed of one large convolution a training step reaches; "busiest"
+are torch's operators that take most of its time. Peak memory is that of a training step, in a fresh process on a CPU.
 With --amp, "bf16 error" is the relative difference of a forecast. Reading batches is timed from sparse files of a
-thousand and of a million windows, and compared with the shortest training step.
+thousand and of a million windows, and compared with the shortest training step. A marker in a document, <!-- speed:
+[arguments] --> ... <!-- end -->, holds the command's own arguments.
 """
 
 import argparse
@@ -38,6 +42,7 @@ def parse_args(argv=None):
     add("--compile", action="store_true", help="torch.compile; what cannot be compiled runs as it is")
     add("--checkpoint", action="store_true", help="compute roll-out steps again in the backward pass, to save memory")
     add("--json", type=Path, metavar="FILE", help="also write all numbers, in units of one, to a JSON file")
+    add("--readme", type=Path, metavar="FILE", help="measure what a file's markers ask for, and write it there")
     return parser.parse_args(argv)
 
 
@@ -46,11 +51,13 @@ if __name__ == "__main__":
 
 import multiprocessing
 import platform
+import re
 import statistics
 import sys
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from tempfile import TemporaryDirectory
 
@@ -62,6 +69,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from evaluation.compiled import compile_net
+from evaluation.document import rewritten, table
 from evaluation.price import operations
 from evaluation.spectrum import energy_spectrum_error
 from flows.windows import Windows
@@ -78,6 +86,7 @@ from utils import (
     derive_kernels,
     exit_code,
     precision,
+    replacing,
     roll_out,
     set_precision,
     tune_cpu,
@@ -86,6 +95,7 @@ from utils import (
 
 SIZE, FRAMES = 64, 24  # side of the fields, input frames
 STEPS = 3  # roll-out steps of a training step
+LONG = 10.0  # seconds
 WINDOWS = (1_000, 1_000_000)  # of the files that are read
 # What is large enough to reach the speed of a device: the side of a matrix, samples and channels of a convolution.
 PEAK = {"cpu": (2048, 4, 256), "cuda": (8192, 64, 256)}
@@ -189,12 +199,9 @@ def expanded(model):
     return model
 
 
-def unchanged(model):
-    return model
-
-
-VARIANTS = {"": unchanged, "naive": naive, "expanded": expanded, "relaxed": unchanged}
-OTHERWISE = {"None": [], "UM": ["naive"], "Mag": ["naive"], "Rot": ["expanded"], "Scale": ["expanded"]}
+OTHERWISE = {"naive": naive, "expanded": expanded}  # the same function
+OPTIONS = {"C_4": {"rotation_order": 4}, "relaxed": {"relaxed": "gains"}}  # another net
+BESIDE = {"None": [], "UM": ["naive"], "Mag": ["naive"], "Rot": ["expanded", "C_4"], "Scale": ["expanded"]}
 
 
 @dataclass(frozen=True)
@@ -212,9 +219,8 @@ class Setting:
 
     def build(self, architecture, symmetry, variant):
         torch.manual_seed(0)
-        relaxed = "gains" if variant == "relaxed" else ""
-        model = build_model(architecture, symmetry, FRAMES, width=self.width, relaxed=relaxed)
-        model = VARIANTS[variant](model).to(self.device)
+        model = build_model(architecture, symmetry, FRAMES, width=self.width, **OPTIONS.get(variant, {}))
+        model = OTHERWISE.get(variant, nn.Identity())(model).to(self.device)
         if self.channels_last:
             for parameter in model.parameters():
                 if parameter.dim() == 4:
@@ -257,18 +263,12 @@ def training_step(model, frames, setting):
         (setting.roll_out(model, frames, STEPS) - frames[:, FRAMES:]).square().mean().backward()
 
 
-def inference(model, frames, setting):
-    with torch.inference_mode():
-        setting.roll_out(model, frames, TEST_STEPS)
-
-
 STEP = f"step of {STEPS}"
 MEASURED = {
     "kernels": kernels,
     "forward": forward,
     "fwd+bwd": backward,
     STEP: training_step,
-    f"roll-out {TEST_STEPS}": inference,
 }
 
 # ---------------------------------------------------------------- the measurements
@@ -299,7 +299,7 @@ class Durations(TorchDispatchMode):
         return results[0]
 
 
-def busiest_operators(model, frames, setting, count=5):
+def busiest_operators(model, frames, setting, count=3):
     """``{operator: share}`` of the time of a training step: the ``count`` that take most of it."""
     with Durations(setting.device) as timer:
         training_step(model, frames, setting)
@@ -376,7 +376,7 @@ def amp_error(model, frames, setting):
 
 
 def measure(nets, setting, repeats):
-    """Time ``nets`` in turn.
+    """Time ``nets`` in turn, ``repeats`` times after a first time; what takes longer than ``LONG`` once.
 
     Returns:
         One dict per net: its names and parameters, median ``seconds`` and counted ``operations`` by what is measured,
@@ -386,19 +386,19 @@ def measure(nets, setting, repeats):
     models, frames, rows = {net: setting.build(*net) for net in nets}, setting.random_frames(), []
     times = {net: {name: [] for name in MEASURED} for net in nets}
     for name, function in MEASURED.items():
-        for repeat in range(repeats + 1):
+        for _ in range(repeats + 1):
             for net, model in models.items():
-                elapsed = seconds(setting.device, function, model, frames, setting)
-                if repeat:  # the first round warms up
-                    times[net][name].append(elapsed)
+                if max(times[net][name], default=0) < LONG:
+                    times[net][name].append(seconds(setting.device, function, model, frames, setting))
     for net in nets:
         model = models.pop(net) if not setting.compile else replace(setting, compile=False).build(*net)
         rows.append(
             {
                 **dict(zip(("architecture", "symmetry", "variant"), net, strict=True)),
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
-                "seconds": {name: statistics.median(values) for name, values in times[net].items()},
-                "operations": {name: operations(MEASURED[name], model, frames, setting) for name in ("forward", STEP)},
+                # the first time warms up, where there are more
+                "seconds": {name: statistics.median(values[1:] or values) for name, values in times[net].items()},
+                "operations": {name: operations(MEASURED[name], model, frames, setting) for name in ("fwd+bwd", STEP)},
                 "operators": busiest_operators(model, frames, setting),
             }
         )
@@ -423,51 +423,51 @@ def ese_seconds(device, samples=1000):
 # ---------------------------------------------------------------- the command
 
 
-def cell(value, scale, width, digits=1):
-    return f"{'-':>{width}}" if value is None else f"{scale * value:{width}.{digits}f}"
-
-
-def show(rows, batch, peak):
-    """Print what the nets take, what they do with it, and where it goes. ``peak`` is in operations per second."""
+def table_of(rows, setting, peak):
+    """What the nets take, what they do with it, and where it goes; ``peak`` is in operations per second."""
     plain, ours = rows[0], {row["symmetry"]: row for row in rows if not row["variant"]}
-    names = [f"{row['variant']} {row['architecture']} {row['symmetry']}".strip() for row in rows]
-    header = "".join(f"{name + ' ms':>15}" for name in MEASURED) + f"{'peak MiB':>10}{'x plain':>9}{'x ours':>9}"
-    print(f"\nbatch {batch:<20}{header}")
-    for name, row in zip(names, rows, strict=True):
-        cells = "".join(cell(value, 1000, 15) for value in row["seconds"].values()) + cell(row["memory_mib"], 1, 10, 0)
-        cells += cell(row["seconds"]["fwd+bwd"] / plain["seconds"]["fwd+bwd"], 1, 9, 2)
-        if row["variant"]:
-            cells += cell(row["seconds"][STEP] / ours[row["symmetry"]]["seconds"][STEP], 1, 9, 2)
-        print(f"{name:26}{cells}")
-    print(
-        f"\nbatch {batch:<20}{'parameters':>12}{'forward GFLOP':>15}{STEP + ' GFLOP':>17}{'GFLOP/s':>10}{'of peak':>9}"
-    )
-    for name, row in zip(names, rows, strict=True):
-        rate = row["operations"][STEP] / row["seconds"][STEP]
-        cells = f"{row['parameters']:12,}" + cell(row["operations"]["forward"], 1e-9, 15, 2)
-        cells += cell(row["operations"][STEP], 1e-9, 17, 2) + cell(rate, 1e-9, 10, 0) + f"{rate / peak:9.0%}"
-        error = f"   bf16 error {row['amp_error']:.1e}" if "amp_error" in row else ""
-        print(f"{name:26}{cells}{error}")
-    print(f"\nbatch {batch:<20}  share of a step of {STEPS}")
-    for name, row in zip(names, rows, strict=True):
-        words = ", ".join(f"{operator} {share:.0%}" for operator, share in row["operators"].items())
-        print(f"{name:26}  {words}", flush=True)
+    columns = [*(f"{name}, ms" for name in MEASURED), "MiB", "x plain", "by operations", "x ours", "GFLOP", "of peak"]
+    lines = [[f"{plain['architecture']}, batch {setting.batch}", *columns, *["bf16 error"] * setting.amp, "busiest"]]
+    for row in rows:
+        times, counts = row["seconds"], row["operations"]
+        cells = [f"{1000 * time:.1f}" for time in times.values()]
+        cells.append("-" if row["memory_mib"] is None else f"{row['memory_mib']:.0f}")
+        cells += [
+            f"{of['fwd+bwd'] / base['fwd+bwd']:.2f}"
+            for of, base in ((times, plain["seconds"]), (counts, plain["operations"]))
+        ]
+        cells.append(f"{times[STEP] / ours[row['symmetry']]['seconds'][STEP]:.2f}" if row["variant"] else "")
+        cells += [f"{counts[STEP] / 1e9:.1f}", f"{counts[STEP] / times[STEP] / peak:.0%}"]
+        cells += [f"{row['amp_error']:.0e}"] if setting.amp else []
+        busiest = ", ".join(f"{operator} {share:.0%}" for operator, share in row["operators"].items())
+        lines.append([f"{row['variant']} {row['symmetry']}".strip(), *cells, busiest])
+    return table(lines)
 
 
-def show_loader(loader, batch, rows):
-    """Print the times of reading beside the shortest training step; ``loader`` is ``{windows: (first, each)}``."""
+def reading_of(loader, rows):
+    """The times of reading beside the shortest training step; ``loader`` is ``{windows: (first, each)}``."""
     step = min(row["seconds"][STEP] for row in rows)
-    print(f"\nbatch {batch} from a file")
-    for count, (first, each) in loader.items():
-        print(
-            f"  of {count:9,} windows: the first after {1000 * first:.1f} ms, then {1000 * each:.2f} ms each, "
-            f"{each / step:.1%} of the shortest step of {STEPS}"
-        )
+    times = (
+        f"of {count:,} windows {1000 * each:.2f} ms ({each / step:.1%} of the shortest step), first {1000 * first:.1f} ms"
+        for count, (first, each) in loader.items()
+    )
+    return f"Reading a batch from a file {'; '.join(times)}."
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    args.device = choose_device(args.device)
+def device_name(device):
+    """Of a GPU, or of the processor where Linux tells it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        known = re.search("model name\\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        known = None
+    return known[1] if known else platform.machine()
+
+
+def parts_of(args):
+    """The report that the arguments ask for, part by part as it is measured; writes the JSON file in the end."""
+    device = choose_device(args.device)
     try:
         architectures = [match(name, SKELETONS, "architecture") for name in args.architecture or SKELETONS]
         symmetries = [match(name, SYMMETRIES, "symmetry") for name in args.symmetry or SYMMETRIES]
@@ -479,36 +479,53 @@ def main(argv=None):
         raise InputError(f"--json {args.json} must be a file in a folder that exists")
 
     set_precision(args.amp)
-    flags = {name: getattr(args, name) for name in ("width", "device", "amp", "channels_last", "compile", "checkpoint")}
-    where = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine()
-    chosen = [name for name in ("channels_last", "compile", "checkpoint") if flags[name]]
-    print(
-        f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        + ", ".join(["bfloat16" if args.amp else "float32", f"width {args.width:g}", *chosen])
-    )
-    peaks = peak_rates(Setting(args.batch[0], **flags))
-    print("peak: " + ", ".join(f"{rate / 1e9:.0f} GFLOP/s in a {name}" for name, rate in peaks.items()))
-    ese = ese_seconds(args.device)
-    print(f"ESE of 1000 forecasts of {TEST_STEPS} x 2 x {SIZE} x {SIZE}: {ese:.2f} s", flush=True)
+    flags = {name: getattr(args, name) for name in ("width", "amp", "channels_last", "compile", "checkpoint")}
+    where = device_name(device)
+    words = [where, f"{torch.get_num_threads()} threads", f"torch {torch.__version__}", f"{date.today()}"]
+    words += ["bfloat16" if args.amp else "float32", f"width {args.width:g}"]
+    words += [name for name in ("channels_last", "compile", "checkpoint") if flags[name]]
+    peaks = peak_rates(Setting(args.batch[0], device=device, **flags))
+    ese = ese_seconds(device)
+    rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in a {name}" for name, rate in peaks.items())
+    yield f"{', '.join(words)}; {rates}; ESE of 1000 forecasts of {TEST_STEPS} x 2 x {SIZE} x {SIZE}: {ese:.2f} s."
     tables = []
     for batch in args.batch:
-        setting = Setting(batch, **flags)
+        setting = Setting(batch, device=device, **flags)
         loader = {count: loader_seconds(setting, count) for count in WINDOWS}
         for architecture in architectures:
             ours = [(architecture, symmetry, "") for symmetry in dict.fromkeys(["None", *symmetries])]
             others = [
                 (architecture, name, other)
                 for name in symmetries
-                for other in ([] if args.alone else [*OTHERWISE[name], "relaxed"])
+                for other in ([] if args.alone else [*BESIDE[name], "relaxed"])
             ]
             rows = measure([*ours, *others], setting, args.repeats)
-            show(rows, batch, peaks["convolution"])
-            show_loader(loader, batch, rows)
+            yield table_of(rows, setting, peaks["convolution"])
+            yield reading_of(loader, rows)
             tables.append({"batch": batch, "loader_seconds": loader, "nets": rows})
     if args.json is not None:
         about = {"machine": where, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        about |= {**flags, "device": str(args.device)}
+        about |= {"device": str(device), **flags}
         write_json(args.json, {**about, "peak_operations_per_second": peaks, "ese_seconds": ese, "tables": tables})
+
+
+def shown(args):
+    """The whole report, printed part by part."""
+    parts = []
+    for part in parts_of(args):
+        print(part, end="\n\n", flush=True)
+        parts.append(part)
+    return "\n\n".join(parts)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.readme is None:
+        shown(args)
+        return
+    text = rewritten(args.readme.read_text(), "speed", lambda arguments: shown(parse_args(arguments)))
+    with replacing(args.readme) as temporary:
+        temporary.write_text(text)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def test_the_table(capsys, tmp_path, monkeypatch):
     flags = f"--device=cpu --size 32 --batch 1 2 --width=0.03 --json={tmp_path}/card.json"
     assert exit_code(lambda: card.main(flags.split())) == 0
     table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
-    assert table[0] == "| net | grid | batch | float32 | bf16 |"
+    assert table[0].split() == "| net | grid | batch | float32 | bf16 |".split()
     assert len(table) == 3 + 2 * len(SKELETONS) * len(SYMMETRIES)
     cells = json.loads((tmp_path / "card.json").read_text())["cells"]
     assert len(cells) == 2 * (len(table) - 3)
@@ -31,6 +31,6 @@ def test_no_time_left(capsys, monkeypatch):
     monkeypatch.setitem(speed.PEAK, "cpu", (64, 1, 8))
     monkeypatch.setattr(card, "PRECISIONS", {"float32": ({}, False)})
     assert exit_code(lambda: card.main("--device=cpu --minutes=0".split())) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("| peak, TFLOP/s |")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| peak, TFLOP/s ")
     assert exit_code(lambda: card.main("--size 20".split())) == 2
     assert "--size multiples of 16" in capsys.readouterr().err

@@ -93,9 +93,12 @@ def test_the_command(capsys, tmp_path, monkeypatch, symmetry, nets):
     arguments = "--architecture unet --batch 1 --width 0.0625 --repeats 1 --device cpu --symmetry".split()
     arguments += [symmetry, "--amp", "--channels_last", "--checkpoint", "--json", str(tmp_path / "numbers.json")]
     assert exit_code(lambda: speed.main(arguments)) == 0
-    out = capsys.readouterr().out
-    naive = [line.split()[:3] for line in out.splitlines() if line.startswith("naive")]
-    assert naive == 3 * [["naive", "Unet", "UM"]] * (("UM", "naive") in nets)  # in every table
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    names = [line.split("|")[1].split() for line in lines]
+    assert names[0] == ["Unet,", "batch", "1"]
+    assert names[2:] == [[*variant.split(), symmetry] for symmetry, variant in nets]
+    assert lines[2].count("1.00") == 2  # the plain net beside itself, by time and by operations
+    assert len({len(line) for line in lines}) == 1
 
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["amp"]
@@ -107,9 +110,40 @@ def test_the_command(capsys, tmp_path, monkeypatch, symmetry, nets):
     for net in table["nets"]:
         assert set(net["seconds"]) == set(speed.MEASURED)
         assert min(net["seconds"].values()) > 0
-        assert 0 < net["operations"]["forward"] < net["operations"]["step of 3"]
+        assert 0 < net["operations"]["fwd+bwd"] < net["operations"]["step of 3"]
         assert 1e-5 < net["amp_error"] < 0.05
         assert 0 < sum(net["operators"].values()) <= 1
+
+
+def test_other_groups_and_relaxed_nets():
+    setting = speed.Setting(1, 0.0625, torch.device("cpu"))
+    assert setting.build("Unet", "Rot", "").symmetry.rotation_order == 8
+    assert setting.build("Unet", "Rot", "C_4").symmetry.rotation_order == 4
+    assert setting.build("Unet", "UM", "relaxed").symmetry.relaxed == "gains"
+
+
+def test_what_takes_long_is_timed_once(monkeypatch):
+    """A first time that is short warms up; the median of the others counts. A long one counts itself."""
+    durations = {"kernels": [9.0, 3.0, 1.0, 2.0], "forward": [11.0], "fwd+bwd": [1.0] * 4, speed.STEP: [12.0]}
+    times = {name: iter(values) for name, values in durations.items()}
+    monkeypatch.setattr(speed, "MEASURED", {name: name for name in durations})
+    monkeypatch.setattr(speed, "seconds", lambda device, name, *arguments: next(times[name]))
+    monkeypatch.setattr(speed, "operations", lambda *arguments: 1)
+    monkeypatch.setattr(speed, "busiest_operators", lambda *arguments: {})
+    (row,) = speed.measure([("Unet", "None", "")], speed.Setting(1, 0.0625, torch.device("cpu")), 3)
+    assert row["seconds"] == {"kernels": 2.0, "forward": 11.0, "fwd+bwd": 1.0, speed.STEP: 12.0}
+
+
+def test_tables_of_a_document(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "parts_of", lambda args: iter([f"batch {args.batch}", "a table"]))
+    document = tmp_path / "speed.md"
+    document.write_text("a\n<!-- speed: --batch 2 8 -->\nold\n<!-- end -->\n<!-- report: b -->\n<!-- end -->\n")
+    assert exit_code(lambda: speed.main(["--readme", str(document)])) == 0
+    written = "a\n<!-- speed: --batch 2 8 -->\n\nbatch [2, 8]\n\na table\n\n<!-- end -->\n"
+    assert document.read_text() == written + "<!-- report: b -->\n<!-- end -->\n"
+    assert capsys.readouterr().out == "batch [2, 8]\n\na table\n\n"
+    assert exit_code(lambda: speed.main(["--readme", str(tmp_path / "none.md")])) == 2
+    assert "none.md" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
