@@ -448,10 +448,10 @@ def reading_of(loader, rows):
     """The times of reading beside the shortest training step; ``loader`` is ``{windows: (first, each)}``."""
     step = min(row["seconds"][STEP] for row in rows)
     times = (
-        f"of {count:,} windows {1000 * each:.2f} ms ({each / step:.1%} of the shortest step), first {1000 * first:.1f} ms"
+        f"of {count:,} windows {1000 * each:.2f}, {each / step:.1%} of the shortest step, at first {1000 * first:.1f}"
         for count, (first, each) in loader.items()
     )
-    return f"Reading a batch from a file {'; '.join(times)}."
+    return f"Reading a batch, in ms, from a file {'; '.join(times)}."
 
 
 def device_name(device):
