@@ -11,7 +11,7 @@ from pathlib import Path
 
 from evaluation.ablation import variant_of
 from evaluation.flags import WEIGHT_DECAY
-from flows.arguments import DATASETS
+from flows.arguments import DATASETS, folder_name
 from models import ARCHITECTURES, SYMMETRIES, build_model
 from models.options import DEVIATIONS
 from utils import InputError, replacing, write_json
@@ -35,7 +35,7 @@ SWEEP = ("dataset", "width", "num_epoch", "train_fraction", "padding", "amp")
 
 def data_folder(data_dir, dataset):
     """Where the prepared data of that name are: the paper's two under their names in small letters."""
-    return data_dir / (dataset.lower() if dataset in DATASETS else dataset)
+    return data_dir / folder_name(dataset)
 
 
 def read_config(folder):

@@ -39,6 +39,12 @@ def dataset_name(word):
     raise argparse.ArgumentTypeError(f"{word!r} is not a name of letters, digits, '_', '-' and '.'")
 
 
+def folder_name(word):
+    """An argparse type: the folder in which run_model.py looks for that data set; of the paper's two, small letters."""
+    name = dataset_name(word)
+    return name.lower() if name.lower() in map(str.lower, DATASETS) else name
+
+
 def fraction(word):
     """An argparse type: 0 <= number < 1."""
     with contextlib.suppress(ValueError):

@@ -11,9 +11,9 @@ from flows.arguments import (
     PLUMES,
     SIMULATIONS,
     TEST_UNITS,
-    dataset_name,
     degrees,
     degrees_east,
+    folder_name,
     fraction,
     positive,
     variables,
@@ -45,7 +45,7 @@ DEVICE = {"default": "", "help": "where to simulate: cpu, cuda or cuda:N (defaul
 FILES = {"nargs": "+", "metavar": "FILE"}
 ARRAY = {"metavar": "FILE", "help": ".pt tensor or .npy array (T, C, H, W)"}
 DOWNLOAD = {"action": "store_true", "help": "print how to get the files, and stop"}
-NAME = {"type": dataset_name, "help": "of the data set, for run_model.py --dataset (default: that of the command)"}
+NAME = {"type": folder_name, "help": "of the data set, for run_model.py --dataset (default: that of the command)"}
 STRIDE = {"type": whole(1), "default": 1, "help": "keep every n-th point (default %(default)s)"}
 KINDS = {
     "nargs": "+",

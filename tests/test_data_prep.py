@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from prepared import digest, prepare, read_meta, read_windows, refused, vortices
 
 import data_prep
+from evaluation.runs import data_folder
 from flows import store
 from flows.arguments import SIMULATIONS
 from flows.arrays import array_source
@@ -552,6 +553,12 @@ def test_killed_between_the_two_steps_of_a_replacement(tmp_path):
     with pytest.raises(InputError), store.new_folder(tmp_path / "rbc"):
         raise InputError
     assert [file.name for file in tmp_path.iterdir()] == ["rbc"]
+
+
+@pytest.mark.parametrize(("name", "folder"), [("RBC", "rbc"), ("ocean", "ocean"), ("Mine", "Mine")])
+def test_data_lie_where_run_model_looks(name, folder):
+    assert parse_args(["array", "--raw", "x.npy", "--name", name]).name == folder
+    assert data_folder(Path("data"), name) == Path("data", folder)
 
 
 def test_data_folder_may_be_a_link(raw, tmp_path):
