@@ -78,30 +78,40 @@ TERMS = (
     "amp",
 )
 HOLDS, FAILS, OPEN = "holds", "fails", "open"
+# What a difference of errors says: below 0, not surely either, above 0.
+BETTER = {-1: HOLDS, 0: OPEN, 1: FAILS}
+NOT_WORSE = {-1: HOLDS, 0: HOLDS, 1: FAILS}
+NOT_BETTER = {-1: FAILS, 0: HOLDS, 1: HOLDS}
 
 
 @dataclass
 class Verdict:
-    """A claim, the findings ``(word, numbers)`` that decide it, and what was not there to look at."""
+    """A claim, the findings ``(word, numbers)`` that decide it, how many comparisons are of one seed, which decide
+    nothing, and what was not there to look at."""
 
     number: int
     claim: str
     findings: list = field(default_factory=list)
+    alone: int = 0
     unseen: list = field(default_factory=list)
 
     def find(self, word, numbers):
         self.findings.append((word, numbers))
 
-    def compare(self, interval, words):
-        """A finding that holds where the interval lies below 0; none where there is no interval."""
-        if interval is not None:
-            size = f"{interval.seeds} seeds" + (f", {interval.blocks} blocks of windows" if interval.blocks else "")
-            few = "" if interval.seeds >= SEEDS else f", fewer than {SEEDS}"
-            self.find({-1: HOLDS, 0: OPEN, 1: FAILS}[interval.sign], f"{words} {interval} ({size}{few})")
+    def compare(self, interval, words, meaning=BETTER):
+        """A finding by the sign of an interval; none where there is no interval."""
+        if interval is None:
+            return
+        if interval.seeds < 2:
+            self.alone += 1
+            return
+        size = f"{interval.seeds} seeds" + (f", {interval.blocks} blocks of windows" if interval.blocks else "")
+        few = "" if interval.seeds >= SEEDS else f", fewer than {SEEDS}"
+        self.find(meaning[interval.sign], f"{words} {interval} ({size}{few})")
 
     @property
     def word(self):
-        words = [word for word, _ in self.findings]
+        words = [word for word, _ in self.findings] + [OPEN] * self.alone
         counts = ", ".join(f"{words.count(word)} {word}" for word in (HOLDS, FAILS, OPEN) if word in words)
         if not words:
             return "not decided"
@@ -113,6 +123,7 @@ class Verdict:
     def lines(self):
         return [
             *(f"{word}: {numbers}" for word, numbers in self.findings),
+            *([f"{OPEN}: what one seed says, {self.alone} of {len(self.findings) + self.alone}"] if self.alone else []),
             *(f"not looked at: {reason}" for reason in self.unseen),
         ]
 
@@ -255,10 +266,7 @@ def augmentation(groups):
         if symmetry == "None" or not bare(group):
             continue
         for other in alike(groups, group, symmetry, augment=[symmetry])[:1]:
-            gain = rmse_difference(other, group)
-            if gain is not None:
-                word = OPEN if gain.seeds < 2 else FAILS if gain.sign < 0 else HOLDS
-                verdict.find(word, f"{name_of(group)}: RMSE {gain} by augmentation in {gain.seeds} seeds")
+            verdict.compare(rmse_difference(other, group), f"{name_of(group)}: RMSE by augmentation", NOT_BETTER)
         for other in alike(groups, group, "None", augment=[symmetry])[:1]:
             difference = rmse_difference(group, other, symmetry)
             verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on {symmetry}")
@@ -357,9 +365,7 @@ def relaxed_on_exact_data(groups):
     verdict = Verdict(11, "Where the data keep the symmetry, relaxed nets are as good as strict ones.")
     for (group, strict), test_set in product(strict_pairs(groups, exact=True), ("test", "domain")):
         difference = rmse_difference(group, strict, test_set)
-        if difference is not None:
-            words = f"{name_of(group)} less {strict.label}: RMSE on {test_set} {difference} in {difference.seeds} seeds"
-            verdict.find(OPEN if difference.seeds < 2 else FAILS if difference.sign > 0 else HOLDS, words)
+        verdict.compare(difference, f"{name_of(group)} less {strict.label}: RMSE on {test_set}", NOT_WORSE)
     return verdict
 
 

@@ -37,10 +37,13 @@ def five(folder, rmse, **settings):
 
 
 def judged(folder, number):
-    """The word and the findings of one claim."""
+    """The word and the findings of one claim, those of one seed last."""
     verdict = claims.verdicts(group_runs(load_runs(folder)))[number - 1]
     assert verdict.number == number
-    return verdict.word.split(" (")[0], [word for word, _ in verdict.findings]
+    assert [f"open: what one seed says, {verdict.alone} of {len(verdict.findings) + verdict.alone}"] * bool(
+        verdict.alone
+    ) == [line for line in verdict.lines() if "one seed" in line]
+    return verdict.word.split(" (")[0], [word for word, _ in verdict.findings] + ["open"] * verdict.alone
 
 
 # ---------------------------------------------------------------- intervals
