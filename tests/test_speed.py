@@ -1,6 +1,7 @@
 """The benchmark compares like with like: the naive nets are the same functions as ours. No timing here."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from evaluation import speed
-from models import SYMMETRIES, build_model
+from evaluation.document import rewritten
+from models import SKELETONS, SYMMETRIES, build_model
 from models.scale import ScaleConv2d
 from utils import exit_code
 
@@ -144,6 +146,13 @@ def test_tables_of_a_document(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == "batch [2, 8]\n\na table\n\n"
     assert exit_code(lambda: speed.main(["--readme", str(tmp_path / "none.md")])) == 2
     assert "none.md" in capsys.readouterr().err
+
+
+def test_the_page_can_be_measured_again():
+    asked = []
+    page = Path(__file__).parents[1] / "docs" / "speed.md"
+    rewritten(page.read_text(), "speed", lambda arguments: str(asked.append(speed.parse_args(arguments))))
+    assert {name for args in asked for name in args.architecture} == set(SKELETONS)
 
 
 @pytest.mark.parametrize(
