@@ -43,7 +43,7 @@ SETTINGS = {
     "variant": "variant",
     "padding": "padding",
     "relaxed": "relaxed",
-    "deviation": "by",
+    "deviation": "deviation",
     "penalty": "penalty",
     "augment": "augmented",
     "train_fraction": "fraction",
