@@ -14,20 +14,12 @@ def rewritten(text, name, write):
         write: the function from a marker's list of arguments to what stands after it.
 
     Raises:
-        InputError: a marker is not closed.
+        InputError: a marker is not closed; nothing has been written.
     """
-
-    def again(match):
-        opening, arguments, old, closing = match.groups()
-        if f"<!-- {name}:" in old:
-            raise InputError(f"the marker {opening.strip()} has no <!-- end -->")
-        return f"{opening}\n{write(shlex.split(arguments))}\n\n{closing}"
-
-    marked = re.compile(rf"(<!-- {name}: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-    result, count = marked.subn(again, text)
-    if count != text.count(f"<!-- {name}:"):
+    marked = re.compile(rf"(<!-- {name}: ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+    if len(marked.findall(text)) != text.count(f"<!-- {name}:"):
         raise InputError(f"a <!-- {name}: ... --> marker is not closed by <!-- end -->")
-    return result
+    return marked.sub(lambda match: f"{match[1]}\n{write(shlex.split(match[2]))}\n\n{match[3]}", text)
 
 
 def table(lines):
