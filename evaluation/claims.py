@@ -381,7 +381,8 @@ def learned_deviation(groups):
 
             deviations = [mean([mean(d.values()) for d in group.values("deviations")]) for group in likes]
             rank = spearmanr([error_of_data(group) for group in likes], deviations)
-            word = OPEN if rank.pvalue >= 0.05 else HOLDS if rank.statistic > 0 else FAILS
+            known = rank.pvalue < 0.05  # False where all deviate alike, for then it is no number
+            word = OPEN if not known else HOLDS if rank.statistic > 0 else FAILS
             numbers = f"rank correlation {rank.statistic:+.2f} (p = {rank.pvalue:.1g}) over {len(likes)} data sets"
             verdict.find(word, f"{likes[0].label}: {numbers}")
     return verdict

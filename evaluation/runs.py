@@ -329,10 +329,12 @@ def missing_runs(groups):
 
     A sweep's models are all its architectures with all its symmetries, and its seeds are those of any of its models;
     augmented runs are a sweep of their own. A model's settings are those of its largest group; a model that has not
-    been run at all gets the settings of the first of its architecture.
+    been run at all gets the settings of the first of its architecture. Nets that were trained elsewhere are left out.
     """
     sweeps = {}
     for group in groups:
+        if "trained_on" in group.runs[0]:
+            continue
         names = ("variant", "relaxed", "penalty")
         key = (sweep(group), tuple(group["augment"]), tuple(group["frame"]), *(group[name] for name in names))
         sweeps.setdefault(key, []).append(group)

@@ -462,6 +462,12 @@ def test_missing_runs_take_the_options_of_their_symmetry(tmp_path):
         assert (args.rotation_order, args.reflections, args.seed) == ((4, True, 1) if own else (8, False, 0))
 
 
+def test_nets_that_were_trained_elsewhere_are_not_missing(tmp_path):
+    for settings in ({"symmetry": "None"}, {"symmetry": "UM"}, {"symmetry": "UM", "seed": 1}):
+        change(write_run(tmp_path, same(0.3), **settings) / "config.json", trained_on="home")
+    assert missing_runs(group_runs(load_runs(tmp_path))) == []
+
+
 def test_nothing_is_missing(tmp_path, capsys):
     for symmetry in ("None", "UM"):
         write_run(tmp_path, same(0.3), symmetry=symmetry)
