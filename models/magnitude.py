@@ -6,7 +6,7 @@ with positive factors, so for the u outputs the range r_u cancels except against
 
     y_u = relu(W_uu * x_u + (r_u / r_v) W_uv * x_v + r_u b_u),     and likewise y_v,
 
-which is one convolution grouped by input component and one map of ratios: no patch is ever formed.
+which is one convolution per input component and one map of ratios: no patch is ever formed.
 Exact for the full net, weak flows included: f(lambda x) = lambda f(x). Every field of the data may have a lambda of its
 own: a velocity and a temperature.
 
@@ -39,10 +39,9 @@ STILL = 1e-30  # of an rms of 1: a patch this weak passes nothing from one compo
 
 
 class ByComponent(nn.Module):
-    """Parametrisation: ``(D out, D in, k, k)``, channels by D components, to a kernel grouped by input component.
+    """Parametrisation: ``(D out, D in, k, k)``, channels by D components, to a kernel per input component.
 
-    The result ``(D * D * out, in, k, k)`` yields, with ``groups=D``, channels in the order
-    (component read, component written, out).
+    The result ``(D * D * out, in, k, k)`` writes channels in the order (component read, component written, out).
     """
 
     def __init__(self, size):
@@ -72,11 +71,20 @@ def ranges(extremes, fields):
     return high + low + EPSILON * torch.cat(guards, 1)
 
 
+def read(by_component, kernels, stride=1):
+    """Convolve components ``(n, in, H, W)``, each with its kernels of :class:`ByComponent`, to ``(n, D out, H, W)``.
+
+    One by one: as one convolution with groups, what writes few channels takes three times as long.
+    """
+    pairs = zip(by_component, kernels.chunk(len(by_component)), strict=True)
+    return [conv2d(component, kernel, stride=stride) for component, kernel in pairs]
+
+
 def mix(y, extremes, bias, activation, fields, eps=None, free=None):
     """Join what was read from each component, with ratios of ranges and biases.
 
     Args:
-        y: ``(n, D * D * out, H, W)`` in the order of :class:`ByComponent`.
+        y: of each of the D components ``(n, D out, H, W)``, by components.
         extremes: of the patches, ``(n, 2 D, H, W)``.
         bias: ``(D out,)``, by components.
         activation: apply ReLU.
@@ -89,21 +97,22 @@ def mix(y, extremes, bias, activation, fields, eps=None, free=None):
     """
     r, size = ranges(extremes, fields), components(fields)
     divisor = torch.where(r > STILL, r, 1)
-    y = y.unflatten(1, (size * size, -1)).unbind(1)  # by component read and written; gradients of slices would be slow
+    y = [of_one.unflatten(1, (size, -1)).unbind(1) for of_one in y]  # the gradient of a slice is full of zeros
     numerator, divisor = r.unsqueeze(2).unbind(1), divisor.unsqueeze(2).unbind(1)
     written = []
     for w in range(size):
-        out = y[w * size + w]
+        out = y[w][w]
         for other in (o for o in range(size) if o != w):
-            out = torch.addcmul(out, y[other * size + w], numerator[w] / divisor[other])
+            out = torch.addcmul(out, y[other][w], numerator[w] / divisor[other])
         written.append(out)
     span = r if eps is None else r + eps
-    out = torch.addcmul(torch.stack(written, 1), bias.view(-1, size).t()[:, :, None, None], span.unsqueeze(2))
+    bias = bias.view(-1, size).t()[:, None, :, None, None]
+    out = torch.addcmul(torch.stack(written), bias, span.transpose(0, 1).unsqueeze(2))
     if free is not None:
-        out = out + free.unflatten(1, (-1, size)).transpose(1, 2)
+        out = out + free.unflatten(1, (-1, size)).movedim(2, 0)
     if activation:
         out = out.relu_()
-    return out.transpose(1, 2)  # a view: memory stays component-major, as the next layer reads it
+    return out.movedim(0, 2)  # a view: memory stays component by component, as the next layer reads it
 
 
 class FreeConv2d(nn.Module):
@@ -160,7 +169,7 @@ class MagnitudeConv2d(nn.Module):
         if self.periodic:
             extremes, padding = extend(extremes, *border), 0
         extremes = max_pool2d(extremes, conv.kernel_size, conv.stride, padding)
-        y = conv2d(extend(x.transpose(1, 2).flatten(1, 2), *border), conv.weight, stride=conv.stride, groups=self.size)
+        y = read([extend(component, *border) for component in x.unbind(2)], conv.weight, conv.stride)
         free = self.free and self.free(extend(x.flatten(1, 2), *border))
         return mix(y, extremes, conv.bias, self.activation, self.fields, self.deviation, free)
 
@@ -182,8 +191,8 @@ class MagnitudeUpsampling(nn.Module):
 
     def forward(self, x):
         extremes = max_pool2d(repeat_pixels(extremes_of_channels(x), self.periodic), 4, stride=1)
-        by_component = extend(x.transpose(1, 2).flatten(1, 2), 1, self.periodic, "replicate")
-        y = shuffle_pixels(conv2d(by_component, self.conv.weight, groups=self.size))
+        y = read([extend(component, 1, self.periodic, "replicate") for component in x.unbind(2)], self.conv.weight)
+        y = [shuffle_pixels(of_one) for of_one in y]
         free = self.free and self.free(repeat_pixels(x.flatten(1, 2), self.periodic))
         return mix(y, extremes, self.conv.bias, True, self.fields, self.deviation, free)
 
