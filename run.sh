@@ -13,6 +13,8 @@
 #                                    says, a storm; half an hour
 # sh run.sh heat                     nets of every symmetry on heat in a periodic box, where all symmetries are exact; some
 #                                    hours
+# sh run.sh samples                  how many windows does a net need? As many steps on 49 to 4900 windows of convection, five
+#                                    times as long as elsewhere; ten hours
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
 # sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial, on
 #                                    convection and, if there is data/ocean, on currents; some hours
@@ -23,10 +25,10 @@ cd "$(dirname "$0")" || exit 2
 mode=full list=
 for argument in "$@"; do
     case $argument in
-        full | quick | evidence | transfer | seas | temperatures | heat | ablation | smoke) mode=$argument ;;
+        full | quick | evidence | transfer | seas | temperatures | heat | samples | ablation | smoke) mode=$argument ;;
         --list) list=yes ;;
         *)
-            echo "error: usage: sh run.sh [quick | evidence | transfer | seas | temperatures | heat | ablation | smoke] [--list], got: $*" >&2
+            echo "error: usage: sh run.sh [quick | evidence | transfer | seas | temperatures | heat | samples | ablation | smoke] [--list], got: $*" >&2
             exit 2
             ;;
     esac
@@ -89,13 +91,18 @@ study() {
     done
 }
 
-# rated SEED FLAGS: a run with each of the settings to try if the seed is 0 to 2, else with the best of these
+# rated SEED FLAGS: a run with each of the settings to try, learning rate and weight decay, if the seed is one that tries
+# them, else with the best of these
+trying="0 1 2" trials="0.003/0.0004 0.001/0.0004 0.01/0.0004 0.003/0 0.001/0"
 rated() {
-    if [ "$1" -gt 2 ]; then
-        one "$@" --learning_rate=best
-        return
-    fi
-    for settings in 0.003/0.0004 0.001/0.0004 0.01/0.0004 0.003/0 0.001/0; do
+    case " $trying " in
+        *" $1 "*) ;;
+        *)
+            one "$@" --learning_rate=best
+            return
+            ;;
+    esac
+    for settings in $trials; do
         one "$@" --learning_rate="${settings%/*}" --weight_decay="${settings#*/}"
     done
 }
@@ -168,6 +175,20 @@ heat() {
     done
 }
 
+# samples: nets of motion and of rotation and their rivals, in as many steps on every number of windows
+of_samples="--input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=4 --num_epoch=16 --decay_rate=0.8 --test_sets=UM,Rot"
+samples() {
+    trying=0 trials="0.003/0 0.001/0.0004"
+    for seed in ${SEEDS:-0 1 2}; do
+        for fraction in 1 0.1 0.01 0.03 0.3; do
+            for net in None UM None/--frame=UM None/--augment=UM Rot/--rotation_order=4 None/--augment=Rot; do
+                rated "$seed" --dataset=RBC --architecture=Unet --symmetry=$(echo $net | tr '/' ' ') --width=0.25 \
+                    --train_fraction=$fraction $of_samples
+            done
+        done
+    done
+}
+
 rot="--symmetry=Rot --rotation_order=4"
 relaxed=--relaxed=10 # of .1, 1 and 10 the best on validation at level 4 of the dials
 
@@ -207,24 +228,20 @@ dials() {
 # no net has seen; with the learning rate that seed 0 was best with on validation.
 of_plumes="--architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=6 --num_epoch=25 --decay_rate=0.9"
 plumes() {
+    trying=0 trials="0.003/0.0004 0.001/0.0004"
     for seed in ${SEEDS:-0 1 2}; do
-        rates=best
-        [ "$seed" -gt 0 ] || rates="0.003 0.001"
         for net in rotation/Rot/--rotation_order=4/--width=0.0625 translation/None/--width=0.125 scale/Scale/--num_scales=3/--width=0.125; do
             net=$(echo "$net" | tr '/' ' ')
             set -- $net
             dataset=smoke_$1 symmetry=$2
             shift 2
-            for rate in $rates; do
-                for way in "" $relaxed "--relaxed=0 --deviation=free"; do
-                    [ "$symmetry $way" = "None --relaxed=0 --deviation=free" ] && way=--variant=RPP
-                    one "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $way $of_plumes --test_sets=domain \
-                        --learning_rate=$rate
-                done
-                for way in "" --variant=norm; do
-                    [ "$symmetry $way" = "None " ] || one "$seed" --dataset=$dataset --symmetry=None --width=0.125 $way \
-                        $of_plumes --test_sets=domain --learning_rate=$rate
-                done
+            for way in "" $relaxed "--relaxed=0 --deviation=free"; do
+                [ "$symmetry $way" = "None --relaxed=0 --deviation=free" ] && way=--variant=RPP
+                rated "$seed" --dataset=$dataset --symmetry=$symmetry "$@" $way $of_plumes --test_sets=domain
+            done
+            for way in "" --variant=norm; do
+                [ "$symmetry $way" = "None " ] ||
+                    rated "$seed" --dataset=$dataset --symmetry=None --width=0.125 $way $of_plumes --test_sets=domain
             done
         done
     done
@@ -234,15 +251,10 @@ plumes() {
 # plumes
 walls() {
     for seed in ${SEEDS:-0 1 2}; do
-        rates=best
-        [ "$seed" -gt 0 ] || rates="0.003 0.001"
         for net in None/--width=0.125 UM/--width=0.125 Mag/--width=0.125 Rot/--rotation_order=4/--width=0.0625; do
             for way in "" $relaxed; do
-                [ "${net%%/*}" != None ] || [ ! "$way" ] || continue
-                for rate in $rates; do
-                    one "$seed" --dataset="$1" --symmetry=$(echo "$net" | tr '/' ' ') $way $of_plumes --test_sets="$2" \
-                        --learning_rate=$rate
-                done
+                [ "${net%%/*}" = None ] && [ "$way" ] ||
+                    rated "$seed" --dataset="$1" --symmetry=$(echo "$net" | tr '/' ' ') $way $of_plumes --test_sets="$2"
             done
         done
     done
@@ -284,6 +296,9 @@ if [ "$mode" != full ]; then
         prepare rbc $flow
     elif [ "$mode" = heat ]; then
         prepare heat heat
+    elif [ "$mode" = samples ]; then
+        data=$data/samples
+        prepare rbc rbc --simulate small --frames 900 --stride 2 --tile 32 --splits 4900 105 105
     elif [ "$mode" = temperatures ]; then
         data=$data/temperatures
         for fields in vector scalar "vector scalar"; do
@@ -349,6 +364,8 @@ if [ "$mode" != full ]; then
         heat
     elif [ "$mode" = temperatures ]; then
         temperatures
+    elif [ "$mode" = samples ]; then
+        samples
     elif [ "$mode" = transfer ]; then
         for dataset in rbc_seed rbc_ra3e6 rbc_ra1e8 rbc_ra3e6_cell rbc_ra1e8_cell; do
             elsewhere $dataset domain "${results%/*}"/evidence/RBC_*/

@@ -529,9 +529,9 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
 def check_finite(rmse, epoch):
     """Return ``rmse`` if it is a number; InputError if it is infinite or not a number."""
     if not math.isfinite(rmse):
+        kept = "" if epoch == 1 else "the checkpoints keep the epoch before: "
         raise InputError(
-            f"the error became {rmse} in epoch {epoch}; the checkpoints keep the epoch before: "
-            "lower --learning_rate and start again with --no_resume"
+            f"the error became {rmse} in epoch {epoch}; {kept}lower --learning_rate and start again with --no_resume"
         )
     return rmse
 

@@ -583,7 +583,7 @@ def test_run_sh_says_what_is_missing(tmp_path):
     assert run_sh("quickly").returncode == 2
 
 
-MODES = [(), *((name,) for name in ("quick", "evidence", "seas", "temperatures", "heat", "ablation", "smoke"))]
+MODES = [(), *((name,) for name in "quick evidence seas temperatures heat samples ablation smoke".split())]
 
 
 @pytest.mark.parametrize("mode", MODES)
