@@ -105,7 +105,8 @@ class Verdict:
         if interval.seeds < 2:
             self.alone += 1
             return
-        size = f"{interval.seeds} seeds" + (f", {interval.blocks} blocks of windows" if interval.blocks else "")
+        blocks = "1 block" if interval.blocks == 1 else f"{interval.blocks} blocks"
+        size = f"{interval.seeds} seeds" + (f", {blocks} of windows" if interval.blocks else "")
         few = "" if interval.seeds >= SEEDS else f", fewer than {SEEDS}"
         self.find(meaning[interval.sign], f"{words} {interval} ({size}{few})")
 
