@@ -353,10 +353,7 @@ def repeat_pixels(maps, periodic=()):
 
 def shuffle_pixels(maps):
     """``pixel_shuffle`` of ``(n, 4 c, H, W)`` to ``(n, c, 2 H, 2 W)``; torch's own has no gradient where n is 0."""
-    if maps.shape[0]:  # len() would fix the batch of an exported net
-        return nn.functional.pixel_shuffle(maps, 2)
-    _, channels, height, width = maps.shape
-    return maps.reshape(0, channels // 4, 2 * height, 2 * width)
+    return maps.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
 
 def odd_kernel(kernel_size):
