@@ -91,8 +91,8 @@ study() {
     done
 }
 
-# rated SEED FLAGS: a run with each of the settings to try, learning rate and weight decay, if the seed is one that tries
-# them, else with the best of these
+# rated SEED FLAGS: a run with each of the settings to try (learning rate/weight decay) if the seed is one that tries them,
+# else with the best of these; other modes than evidence and seas have their own
 trying="0 1 2" trials="0.003/0.0004 0.001/0.0004 0.01/0.0004 0.003/0 0.001/0"
 rated() {
     case " $trying " in
@@ -178,7 +178,6 @@ heat() {
 # samples: nets of motion and of rotation and their rivals, in as many steps on every number of windows
 of_samples="--input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=4 --num_epoch=16 --decay_rate=0.8 --test_sets=UM,Rot"
 samples() {
-    trying=0 trials="0.003/0 0.001/0.0004"
     for seed in ${SEEDS:-0 1 2}; do
         for fraction in 1 0.1 0.01 0.03 0.3; do
             for net in None UM None/--frame=UM None/--augment=UM Rot/--rotation_order=4 None/--augment=Rot; do
@@ -228,7 +227,6 @@ dials() {
 # no net has seen; with the learning rate that seed 0 was best with on validation.
 of_plumes="--architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=6 --num_epoch=25 --decay_rate=0.9"
 plumes() {
-    trying=0 trials="0.003/0.0004 0.001/0.0004"
     for seed in ${SEEDS:-0 1 2}; do
         for net in rotation/Rot/--rotation_order=4/--width=0.0625 translation/None/--width=0.125 scale/Scale/--num_scales=3/--width=0.125; do
             net=$(echo "$net" | tr '/' ' ')
@@ -353,6 +351,7 @@ if [ "$mode" != full ]; then
     elif [ "$mode" = smoke ]; then
         data=$ocean/smoke
         dials
+        trying=0 trials="0.003/0.0004 0.001/0.0004"
         plumes
         data=$ocean/quick
         walls RBC UM,Mag,Rot
@@ -365,6 +364,7 @@ if [ "$mode" != full ]; then
     elif [ "$mode" = temperatures ]; then
         temperatures
     elif [ "$mode" = samples ]; then
+        trying=0 trials="0.003/0 0.001/0.0004"
         samples
     elif [ "$mode" = transfer ]; then
         for dataset in rbc_seed rbc_ra3e6 rbc_ra1e8 rbc_ra3e6_cell rbc_ra1e8_cell; do

@@ -72,9 +72,12 @@ def ranges(extremes, fields):
 
 
 def read(by_component, kernels, stride=1):
-    """Convolve components ``(n, in, H, W)``, each with its kernels of :class:`ByComponent`, to ``(n, D out, H, W)``.
+    """Convolve each of D components ``(n, in, H, W)`` with its kernels of :class:`ByComponent`.
 
     One by one: as one convolution with groups, what writes few channels takes three times as long.
+
+    Returns:
+        D tensors ``(n, D out, H', W')``, channels in the order (component written, out).
     """
     pairs = zip(by_component, kernels.chunk(len(by_component)), strict=True)
     return [conv2d(component, kernel, stride=stride) for component, kernel in pairs]
@@ -84,7 +87,7 @@ def mix(y, extremes, bias, activation, fields, eps=None, free=None):
     """Join what was read from each component, with ratios of ranges and biases.
 
     Args:
-        y: of each of the D components ``(n, D out, H, W)``, by components.
+        y: what :func:`read` returns.
         extremes: of the patches, ``(n, 2 D, H, W)``.
         bias: ``(D out,)``, by components.
         activation: apply ReLU.

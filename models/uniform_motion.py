@@ -54,12 +54,11 @@ class ZeroSum(nn.Module):
 
     def forward(self, weight):
         tuples = weight.unflatten(1, (-1, len(self.moving)))  # (D out, in, D, k, k)
-        means = moved(mean(tuples, 1, 3, 4), self.moving, 2)
-        kernel = (tuples + -self.share * means).flatten(1, 2)
+        kernel = (tuples - self.share * moved(mean_over(tuples, 1, 3, 4), self.moving, 2)).flatten(1, 2)
         return kernel + self.deviation if self.free else kernel
 
 
-def mean(values, *axes):
+def mean_over(values, *axes):
     """The mean over axes, which stay; its gradient is a view, where that of torch's own is written out."""
     return values.sum(axes, keepdim=True) / math.prod(values.shape[axis] for axis in axes)
 
@@ -117,9 +116,9 @@ class UniformMotionConv2d(nn.Module):
             y = y.relu_()
         y = y.unflatten(1, (-1, len(self.moving)))
         if self.restore:
-            means = self.share * moved(mean(x, 1).squeeze(1), self.moving, 1)
-            means = extend(means, self.padding, self.periodic, "replicate")
-            y = y + avg_pool2d(means, self.conv.kernel_size, self.conv.stride).unsqueeze(1)
+            mean = self.share * moved(mean_over(x, 1).squeeze(1), self.moving, 1)
+            mean = extend(mean, self.padding, self.periodic, "replicate")
+            y = y + avg_pool2d(mean, self.conv.kernel_size, self.conv.stride).unsqueeze(1)
         return y
 
 
@@ -144,8 +143,8 @@ class UniformMotionUpsampling(nn.Module):
 
     def mean(self, x):
         """What every output point has seen on average, of the components that move: ``(n, 1, D, 2 H, 2 W)``."""
-        means = self.conv.parametrizations.weight[0].share * moved(mean(x, 1).squeeze(1), self.moving, 1)
-        return avg_pool2d(repeat_pixels(means, self.periodic), 4, stride=1).unsqueeze(1)
+        mean = self.conv.parametrizations.weight[0].share * moved(mean_over(x, 1).squeeze(1), self.moving, 1)
+        return avg_pool2d(repeat_pixels(mean, self.periodic), 4, stride=1).unsqueeze(1)
 
 
 class UniformMotion(Symmetry):

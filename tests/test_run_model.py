@@ -597,6 +597,8 @@ def test_run_sh_lists_its_runs(tmp_path, mode):
     args = [parse_args(words[2:]) for words in runs]
     assert len({run_name(arg) for arg in args}) == len(args) >= 12
     assert {arg.seed for arg in args} == {0, 7}
+    chosen = mode in (("evidence",), ("seas",), ("smoke",), ("samples",))  # by the runs of seed 0, for the others
+    assert {arg.seed for arg in args if arg.learning_rate == "best"} == ({7} if chosen else set())
     # The small sweeps make their convection, but not currents.
     plumes = {"smoke_rotation", "smoke_scale", "smoke_translation", *(f"smoke_levels_{level}" for level in range(10))}
     temperatures = {"rbc_vector", "rbc_scalar", "rbc_both"}  # the storm has to be prepared first

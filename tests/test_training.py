@@ -481,6 +481,12 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_epoch(data_dir, meta, tmp
     assert load_checkpoint(tmp_path / "last.pt", "cpu")["history"][0]["valid_rmse"] == good[0]["valid_rmse"]
 
 
+def test_a_run_that_diverges_at_once_is_told_of_no_checkpoint(data_dir, meta, tmp_path):
+    with pytest.raises(InputError, match=r"in epoch 1; lower --learning_rate"):
+        fit(data_dir, meta, tmp_path, num_epoch=1, learning_rate=1e30)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_broken_checkpoint(data_dir, meta, tmp_path):
     for content in (b"", b"not a checkpoint", b"broken", b"PK\x03\x04 cut"):
         (tmp_path / "last.pt").write_bytes(content)
