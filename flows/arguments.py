@@ -17,7 +17,13 @@ CHANGES = {  # what may be changed of a preset
     "interval": (float, "free-fall times between frames"),
 }
 TEST_UNITS = ("free_fall", "cell")  # of convection at another Rayleigh number
-PLUMES = ("translation", "rotation", "scale", "levels")  # sets of them
+PLUMES = {  # sets of them: how many numbers say how much the symmetry is broken
+    "translation": 1,
+    "rotation": 4,
+    "scale": 1,
+    "magnitude": 1,
+    "levels": 0,
+}
 HISTORY, LEVEL_HISTORY = 12, 3  # of plumes: frames before the first forecast, two more than the release's nets read
 
 

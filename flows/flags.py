@@ -197,7 +197,16 @@ COMMANDS = {
                 "help": "small: fewer plumes at half the resolution (default %(default)s)",
             },
             "level": {"type": int, "choices": range(10), "help": "of the set levels: 0, not broken, to 9"},
-            "name": {**NAME, "help": "of the data set (default: smoke_ and the set, and the level)"},
+            "dial": {
+                "type": positive,
+                "nargs": "+",
+                "default": [],
+                "help": "of the other sets, how much the symmetry is broken: translation, the buoyancy on the right "
+                "over that on the left (default 2); rotation, factors on the buoyancies from below, right, above and "
+                "left (1 1 1.1 1); scale, a factor on all resolutions, the larger the less (1); magnitude, the share "
+                "of the buoyancy that does not scale (none)",
+            },
+            "name": {**NAME, "help": "of the data set (default: smoke_ and the set, and the level or dial)"},
             "fields": {**KINDS, "default": ["vector", "scalar"], "help": "the velocity, vector, and the smoke, scalar"},
             "history": {"type": whole(1), "help": f"frames to read (default {HISTORY}, of levels {LEVEL_HISTORY})"},
             "device": DEVICE,
@@ -267,7 +276,11 @@ def resolve(args, error):
     if args.command == "smoke":
         if (args.set == "levels") != (args.level is not None):
             error("--level goes with --set levels, and the other way round")
-        args.name = args.name or "_".join(("smoke", args.set, *([] if args.level is None else [str(args.level)])))
+        wanted = PLUMES[args.set]
+        if len(args.dial) not in (0, wanted):
+            error(f"--dial takes {wanted} number{'s' * (wanted != 1)} with --set {args.set}, got {len(args.dial)}")
+        dial = args.dial if args.level is None else [args.level]
+        args.name = args.name or "_".join(["smoke", args.set, *(f"{number:g}" for number in dial)])
         args.history = args.history or (HISTORY if args.level is None else LEVEL_HISTORY)
     if (here or args.command == "smoke") and len(set(args.fields)) < len(args.fields):
         error("--fields of a simulation are vector, its velocity, and scalar, what it carries, each at most once")

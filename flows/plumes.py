@@ -14,10 +14,10 @@ import numpy as np
 from flows.arguments import PLUMES
 from flows.source import grid_source
 from flows.store import allocate, checksum
-from simulation.smoke import BOX, levels, rotation, scale, simulate, translation
+from simulation.smoke import BOX, levels, magnitude, rotation, scale, simulate, translation
 from utils import choose_device, replacing
 
-SETS = dict(zip(PLUMES, (translation, rotation, scale, levels), strict=True))
+SETS = dict(zip(PLUMES, (translation, rotation, scale, magnitude, levels), strict=True))
 # first frames of the windows of each split
 STARTS = {"train": (0, 160), "valid": (160, 200), "test": (200, 250), "domain": (0, 100)}
 LEVEL_STARTS = {"train": (0, 30), "valid": (30, 40), "test": (40, 50), "domain": (0, 30)}
@@ -27,12 +27,13 @@ def plume_sources(args):
     """Sources of the splits of a set of plumes.
 
     Args:
-        args: ``set``, ``size``, ``level`` of the set levels, ``fields``, ``history``, ``horizon``, ``device``;
-            ``data_dir``, where frames are kept once they are simulated.
+        args: ``set``, ``size``, ``level`` of the set levels, ``dial`` of the others, ``fields``, ``history``,
+            ``horizon``, ``device``; ``data_dir``, where frames are kept once they are simulated.
     """
     of_levels, window = args.set == "levels", args.history + args.horizon
     starts = LEVEL_STARTS if of_levels else STARTS
-    dataset = levels(args.level, args.size) if of_levels else SETS[args.set](args.size)
+    dial = [args.dial] if len(args.dial) > 1 else args.dial
+    dataset = levels(args.level, args.size) if of_levels else SETS[args.set](args.size, *dial)
     stored = max(end for _, end in starts.values()) - 1 + window
     dataset = replace(dataset, steps=dataset.skip + stored)
     path = simulated(dataset, args)
@@ -45,7 +46,7 @@ def plume_sources(args):
         frame_bytes=frames[:1].nbytes,
         fields=tuple(args.fields),
         files=[path.name],
-        time_step=1,
+        time_step=None if args.set == "magnitude" else 1,
         spacing=[BOX / dataset.size] * 2,
         units="box/64 and step",
         boundaries={"x": "wall", "y": "wall"},
@@ -53,13 +54,13 @@ def plume_sources(args):
             f"simulated {len(dataset.plumes)} plumes of the set {args.set}, {len(dataset.held_out)} for domain only"
         ],
     )
+    names = ["center", "buoyancy", "right", "resolution"]
+    if args.set == "magnitude":
+        names.append("dt")  # the time between frames
     sources = {}
     for split, (begin, end) in starts.items():
         members = [i for i in range(len(dataset.plumes)) if (i in dataset.held_out) == (split == "domain")]
-        parameters = {
-            name: [getattr(dataset.plumes[i], name) for i in members]
-            for name in ("center", "buoyancy", "right", "resolution")
-        }
+        parameters = {name: [getattr(dataset.plumes[i], name) for i in members] for name in names}
         sources[split] = replace(
             source,
             segments=[(i * stored + begin, i * stored + end - 1 + window) for i in members],

@@ -18,8 +18,8 @@ it to 1e-11, its flows are these to 1e-9 over 45 steps; with the notebook's 1e-5
 percent over 60, then chaos parts them. As in PhiFlow smoke is not conserved: where the flow leaves a wall or spreads,
 the scheme makes some (a tenth is lost in 20 steps, a half gained in 100).
 
-How much each symmetry is broken is an argument of its data set. There is none for uniform motion: walls stop every
-wind, and a uniform force in a closed box moves nothing, for the pressure balances it.
+How much each symmetry is broken, a dial, is an argument of its data set. There is none for uniform motion: walls stop
+every wind, and a uniform force in a closed box moves nothing, for the pressure balances it.
 """
 
 import math

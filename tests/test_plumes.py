@@ -102,6 +102,33 @@ def test_levels(tmp_path, capsys):
     np.testing.assert_allclose(buoyancy, [[0, 0.01], [-0.025, 0], [0, -0.04], [0.055, 0]], atol=1e-12)  # 1, 4, 7, 10
 
 
+@pytest.mark.parametrize(
+    ("dial", "folder", "flow"),
+    [
+        ("translation --dial 3", "translation_3", lambda: smoke.translation("small", 3)),
+        ("rotation --dial 1 1.2 1 .8", "rotation_1_1.2_1_0.8", lambda: smoke.rotation("small", (1, 1.2, 1, 0.8))),
+        ("scale --dial 1.5", "scale_1.5", lambda: smoke.scale("small", 1.5)),
+        ("magnitude --dial .3", "magnitude_0.3", lambda: smoke.magnitude("small", 0.3)),
+    ],
+)
+def test_dials(dial, folder, flow, tmp_path, monkeypatch):
+    """Those of the simulation; parameters say what was made, of magnitude the time between frames, too."""
+    made = []
+
+    def record(dataset, *_, out):
+        made.extend(dataset.plumes)
+        out[:] = np.random.default_rng(0).normal(size=out.shape)
+
+    monkeypatch.setattr("flows.plumes.simulate", record)
+    assert prepare("smoke", "--set", *dial.split(), "--data_dir", tmp_path) == 0
+    assert tuple(made) == flow().plumes
+    meta = load_meta(tmp_path / f"smoke_{folder}")
+    parameters = meta["splits"]["train"]["parameters"]
+    seen = [plume for i, plume in enumerate(made) if i not in flow().held_out]
+    assert parameters["buoyancy"] == [list(plume.buoyancy) for plume in seen]
+    assert parameters.get("dt", len(seen) * [meta["time_step"]]) == [plume.dt for plume in seen]
+
+
 def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -118,7 +145,10 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
         ("--set levels", "--level goes with --set levels"),
         ("--set scale --level 2", "--level goes with --set levels"),
         ("--set levels --level 10", "invalid choice: 10"),
-        ("--set magnitude", "invalid choice: 'magnitude'"),
+        ("--set motion", "invalid choice: 'motion'"),
+        ("--set rotation --dial 1.1", "--dial takes 4 numbers with --set rotation, got 1"),
+        ("--set levels --level 1 --dial 2", "--dial takes 0 numbers with --set levels, got 1"),
+        ("--set scale --dial 0", "'0' is not a number above 0"),
         ("--set scale --fields scalar scalar", "each at most once"),
         ("--set scale --gap 3", "unrecognized arguments: --gap 3"),
         ("", "one of the arguments --set is required"),
