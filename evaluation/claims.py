@@ -4,7 +4,8 @@ Nets are compared on the same data, with the same architecture, and by the same 
 with the learning rate and weight decay that it wants, by validation (``evaluation.runs.chosen``). Differences of RMSE
 are paired by seed and test window, of ESE by seed, and have 95 % intervals (``evaluation.paired``); five seeds
 (``SEEDS``) are wanted. A finding *holds* or *fails* where its interval lies on one side of 0, and is *open* where it
-holds 0 or where there is one seed. A claim is *reproduced* if all its findings hold, *not reproduced* if one fails and
+holds 0 or where there is one seed. (Of claims 4 and 11 an interval that holds 0 was enough, until noise was seen to
+pass so: with a margin, set after their runs, three findings that held are open.) A claim is *reproduced* if all its findings hold, *not reproduced* if one fails and
 none holds, *open* if all are, *partly* reproduced in between, and *not decided* where no runs bear on it.
 
 1. A net keeps its error if the RMSE on its own transformed test set is within half a percent (``KEEPS``) of that on the
@@ -13,9 +14,9 @@ none holds, *open* if all are, *partly* reproduced in between, and *not decided*
    equivariant net's error moves, or the plain net's falls.
 2. On the original test set, RMSE and ESE below the plain net's, one finding each. Fails where they are above.
 3. Ocean: RMSE on future time, and on the other domain, below the plain net's. Fails where it is above.
-4. An equivariant net trained with augmentation by its own symmetry is not better: holds unless its RMSE on the original
-   test set is lower by an interval below 0. And on the transformed set the equivariant net is better than the plain net
-   trained with this augmentation; fails where it is worse.
+4. An equivariant net is as good as with augmentation by its own symmetry: its RMSE on the original test set less that
+   of the augmented one is surely below a twentieth of that (``MARGIN``); fails where it is above by an interval above 0.
+   And on the transformed set it is better than the plain net trained with this augmentation; fails where it is worse.
 5. The largest relative equivariance error of every strict float32 run under its own exact symmetry is below 1e-4
    (``NEARLY_ZERO``). And for every net and exact symmetry RMSE(transformed) <= |T| RMSE(original) + EE with |T| = 1
    (UM, Rot) or 2 (Mag, the largest factor drawn); 2 % (``SOME``) are allowed, since EE is measured on some windows.
@@ -41,8 +42,7 @@ Claims 9 to 11 on the test set and on the other domain if there is one, one find
 9. A relaxed net is better than the strict net of its symmetry where the data break it. Fails where it is worse.
 10. It is better than nets that are free to break it: the plain net, the second paper's plain net (the variant "norm"),
     and the same net with free kernels that do not decay (``--relaxed=0 --deviation=free``). Fails where it is worse.
-11. Where the data keep the symmetry it is not worse than the strict net: fails where its RMSE is above by an interval
-    above 0.
+11. Where the data keep the symmetry it is as good as the strict net, in the sense of claim 4.
 12. What it learns to deviate by (the mean over its layers and seeds) grows with the data's own error: Spearman's rank
     correlation over seven data sets or more (``DATA_SETS``; of fewer its p is too small) of known errors is above 0
     with p < .05. Fails where it is below 0 with p < .05.
@@ -61,6 +61,7 @@ KEEPS = 0.005
 SOME = 0.02
 NEARLY_ZERO = 1e-4
 SEEDS = 5
+MARGIN = 0.05
 EXACT = 0.01
 DATA_SETS = 7
 NORM = {"UM": 1, "Mag": 2, "Rot": 1}  # |T|, of the exact symmetries
@@ -78,10 +79,6 @@ TERMS = (
     "amp",
 )
 HOLDS, FAILS, OPEN = "holds", "fails", "open"
-# What a difference of errors says: below 0, not surely either, above 0.
-BETTER = {-1: HOLDS, 0: OPEN, 1: FAILS}
-NOT_WORSE = {-1: HOLDS, 0: HOLDS, 1: FAILS}
-NOT_BETTER = {-1: FAILS, 0: HOLDS, 1: HOLDS}
 
 
 @dataclass
@@ -98,8 +95,8 @@ class Verdict:
     def find(self, word, numbers):
         self.findings.append((word, numbers))
 
-    def compare(self, interval, words, meaning=BETTER):
-        """A finding by the sign of an interval; none where there is no interval."""
+    def compare(self, interval, words, margin=0):
+        """A finding of a difference that should be below ``margin``; none where there is no interval."""
         if interval is None:
             return
         if interval.seeds < 2:
@@ -108,7 +105,14 @@ class Verdict:
         blocks = "1 block" if interval.blocks == 1 else f"{interval.blocks} blocks"
         size = f"{interval.seeds} seeds" + (f", {blocks} of windows" if interval.blocks else "")
         few = "" if interval.seeds >= SEEDS else f", fewer than {SEEDS}"
-        self.find(meaning[interval.sign], f"{words} {interval} ({size}{few})")
+        word = FAILS if interval.low > 0 else HOLDS if interval.high < margin else OPEN
+        self.find(word, f"{words} {interval} ({size}{few})")
+
+    def as_good(self, group, other, test_set):
+        """A finding of whether a group is as good as another, but for ``MARGIN``."""
+        margin = MARGIN * (other.mean("scores", test_set, "rmse") or 0)
+        words = f"{name_of(group)} less {other.label}: RMSE on {test_set}"
+        self.compare(rmse_difference(group, other, test_set), words, margin)
 
     @property
     def word(self):
@@ -267,7 +271,7 @@ def augmentation(groups):
         if symmetry == "None" or not bare(group):
             continue
         for other in alike(groups, group, symmetry, augment=[symmetry])[:1]:
-            verdict.compare(rmse_difference(other, group), f"{name_of(group)}: RMSE by augmentation", NOT_BETTER)
+            verdict.as_good(group, other, "test")
         for other in alike(groups, group, "None", augment=[symmetry])[:1]:
             difference = rmse_difference(group, other, symmetry)
             verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on {symmetry}")
@@ -365,8 +369,7 @@ def relaxed_and_free(groups):
 def relaxed_on_exact_data(groups):
     verdict = Verdict(11, "Where the data keep the symmetry, relaxed nets are as good as strict ones.")
     for (group, strict), test_set in product(strict_pairs(groups, exact=True), ("test", "domain")):
-        difference = rmse_difference(group, strict, test_set)
-        verdict.compare(difference, f"{name_of(group)} less {strict.label}: RMSE on {test_set}", NOT_WORSE)
+        verdict.as_good(group, strict, test_set)
     return verdict
 
 

@@ -196,6 +196,17 @@ def test_one_seed_decides_nothing(tmp_path):
     assert judged(tmp_path, 11) == ("open", ["open"])
 
 
+@pytest.mark.parametrize(("spread", "word"), [(0.01, "holds"), (0.1, "open")])
+def test_noise_is_no_sign_of_being_as_good(tmp_path, spread, word):
+    """Seeds of the one net alternate: an interval that holds 0 is enough only where it is narrow."""
+    settings = {"symmetry": "UM", "data_error": {"UM": {"relative": 0.0}}}
+    for seed in range(5):
+        write(tmp_path, 0.4, seed, **settings)
+        write(tmp_path, 0.4 + spread * (-1) ** seed * (seed != 4), seed, augment="UM", **settings)
+        write(tmp_path, 0.4 + spread * (-1) ** seed * (seed != 4), seed, relaxed=1, **settings)
+    assert judged(tmp_path, 4)[1] == judged(tmp_path, 11)[1] == [word]
+
+
 def test_broken_errors_by_window(tmp_path, capsys):
     for symmetry in ("None", "UM"):
         path = write(tmp_path, 0.4, symmetry=symmetry)
@@ -256,6 +267,7 @@ def relaxed_and_rivals(folder, relaxed, strict, plain, error=None, **settings):
         (0.001, (0.4, 0.5), [], ["holds"]),
         (0.001, (0.5, 0.4), [], ["fails"]),
         (0.001, (0.4, 0.4), [], ["holds"]),
+        (0.001, (0.419, 0.4), [], ["fails"]),  # surely, though by little
     ],
 )
 def test_relaxed_against_strict(tmp_path, error, rmse, broken, exact):
