@@ -49,7 +49,7 @@ from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
 from flows.heat import heat_sources
 from flows.ocean import ocean_sources
-from flows.piv import piv_sources
+from flows.jet import jet_sources
 from flows.plumes import plume_sources
 from flows.store import new_folder, write_dataset
 from utils import InputError, exit_code
@@ -59,7 +59,7 @@ SOURCES = {  # of a command: ``sources(args)`` returns ``{split: Source}``, see 
     "array": array_sources,
     "ocean": ocean_sources,
     "netcdf": gridded_sources,
-    "jet": piv_sources,
+    "jet": jet_sources,
     "smoke": plume_sources,
     "heat": heat_sources,
     **dict.fromkeys(("well", "pdearena", "pdebench"), hdf5_sources),

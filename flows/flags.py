@@ -181,10 +181,17 @@ COMMANDS = {
     "jet": Command(
         "velocities from particle images",
         {
-            "raw": {"metavar": "FOLDER", "help": "with a text file per frame, of OpenPIV or MODULO"},
+            "raw": {
+                "metavar": "FOLDER",
+                "help": "with a text file per frame, of OpenPIV or MODULO, or the 24 files of the second paper's jet",
+            },
             "print_download": DOWNLOAD,
         },
-        {"name": NAME, "max_land": MASKED},
+        {
+            "name": NAME,
+            "max_land": MASKED,
+            "history": {"type": whole(1), "help": f"frames to read (default 30, of the second paper's jet {HISTORY})"},
+        },
         CONVECTION.defaults,
     ),
     "smoke": Command(
@@ -198,7 +205,7 @@ COMMANDS = {
             },
             "level": {"type": int, "choices": range(10), "help": "of the set levels: 0, not broken, to 9"},
             "dial": {
-                "type": positive,
+                "type": float,
                 "nargs": "+",
                 "default": [],
                 "help": "of the other sets, how much the symmetry is broken: translation, the buoyancy on the right "
@@ -263,6 +270,8 @@ def resolve(args, error):
     """Fill in the defaults that depend on where the data come from, but for the tile of a simulation; refuse what does
     not go together."""
     here = getattr(args, "simulate", None)
+    if args.command == "jet":
+        args.history = args.history or (HISTORY if is_the_releases(args) else COMMON["history"]["default"])
     if args.gap is None:
         protocol = args.protocol or ("release" if is_the_releases(args) else "disjoint")
         args.gap = 0 if protocol == "release" else args.history + args.horizon
@@ -296,6 +305,8 @@ def is_the_releases(args):
     """Whether the raw files have the names of the release's."""
     if args.command in ("rbc", "array"):
         return args.raw is not None and Path(args.raw).name == RBC_FILE
+    if args.command == "jet":
+        return any(Path(args.raw).glob("raw_data_*_*.pt"))
     if args.command != "ocean":
         return False
     return {Path(file).name for file in (args.train or []) + (args.test or [])} <= {*OCEAN_TRAIN, *OCEAN_TEST}

@@ -16,7 +16,7 @@ from flows.source import even_step, existing, grid_source
 from utils import InputError, progress
 
 SUFFIXES = (".dat", ".txt", ".csv", ".vec")
-INVALID = 1  # the flag; interpolated vectors count
+INVALID, FLAGS = 1, (0, 1, 2)  # interpolated vectors count
 
 
 def read_table(path):
@@ -106,7 +106,8 @@ def read_frame(path, grid, columns):
         columns: of the file: 2, u and v, beside a mesh; else 4 to 6, x, y, u, v, flags and mask.
 
     Raises:
-        InputError: there are more or fewer numbers, other points than in the grid, or NaN that no flag explains.
+        InputError: there are more or fewer numbers, other points than in the grid, an unknown flag, or NaN that no flag
+            explains.
     """
     table, wanted = read_table(path), (len(grid.points), columns)
     if table.shape != wanted:
@@ -117,6 +118,9 @@ def read_frame(path, grid, columns):
         table = table[:, 2:]
     values = grid.sort(table)
     flags, mask = np.concatenate([values[2:], np.zeros((4 - len(values), *grid.shape))])
+    if not np.isin(flags, FLAGS).all():
+        other = np.setdiff1d(flags, FLAGS)[0]
+        raise InputError(f"{path} has a flag {other:g}; wanted 0 (valid), 1 (invalid) or 2 (interpolated)")
     valid = (flags != INVALID) & (mask == 0)
     with np.errstate(over="ignore"):  # found as an infinity
         velocity = values[:2].astype(np.float32)

@@ -15,7 +15,7 @@ from flows.arguments import PLUMES
 from flows.source import grid_source
 from flows.store import allocate, checksum
 from simulation.smoke import BOX, levels, magnitude, rotation, scale, simulate, translation
-from utils import choose_device, replacing
+from utils import InputError, choose_device, replacing
 
 SETS = dict(zip(PLUMES, (translation, rotation, scale, magnitude, levels), strict=True))
 # first frames of the windows of each split
@@ -36,8 +36,7 @@ def plume_sources(args):
     dataset = levels(args.level, args.size) if of_levels else SETS[args.set](args.size, *dial)
     stored = max(end for _, end in starts.values()) - 1 + window
     dataset = replace(dataset, steps=dataset.skip + stored)
-    path = simulated(dataset, args)
-    frames = np.load(path, mmap_mode="r").reshape(-1, 3, dataset.size, dataset.size)
+    path, frames = simulated(dataset, args)
     chosen = np.concatenate([{"vector": [0, 1], "scalar": [2]}[kind] for kind in args.fields])
     source = grid_source(
         lambda begin, end: frames[begin:end][:, chosen],
@@ -58,19 +57,29 @@ def plume_sources(args):
     if args.set == "magnitude":
         names.append("dt")  # the time between frames
     sources = {}
-    for split, (begin, end) in starts.items():
-        members = [i for i in range(len(dataset.plumes)) if (i in dataset.held_out) == (split == "domain")]
+    for split, members, segments in segments_by_split(starts, len(dataset.plumes), dataset.held_out, stored, window):
         parameters = {name: [getattr(dataset.plumes[i], name) for i in members] for name in names}
         sources[split] = replace(
             source,
-            segments=[(i * stored + begin, i * stored + end - 1 + window) for i in members],
+            segments=segments,
             parameters=parameters | ({"turns": [i % 4 for i in members]} if of_levels else {}),
         )
     return sources
 
 
+def segments_by_split(starts, count, held_out, stored, window):
+    """``(split, its flows, their segments)`` of so many flows, each of so many frames, one behind the other."""
+    for split, (begin, end) in starts.items():
+        members = [i for i in range(count) if (i in held_out) == (split == "domain")]
+        yield split, members, [(i * stored + begin, i * stored + end - 1 + window) for i in members]
+
+
 def simulated(dataset, args):
-    """The file of a data set's frames, which is made unless it is there already; its name has a hash of the plumes."""
+    """The file in which a data set's frames are kept, whose name has a hash of the plumes, and its map.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     code = checksum(repr(dataset).encode())[:8]
     path = Path(args.data_dir, f"smoke_{args.set}_{args.size}_{code}.npy")
     if not path.exists():
@@ -79,4 +88,7 @@ def simulated(dataset, args):
             frames = allocate(temporary, dataset.shape)
             simulate(dataset, device, out=frames)
             frames.flush()
-    return path
+    try:
+        return path, np.load(path, mmap_mode="r").reshape(-1, 3, dataset.size, dataset.size)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is damaged; remove it, and it will be made again") from error

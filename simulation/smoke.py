@@ -316,7 +316,12 @@ def magnitude(size="paper", fixed=0.0):
     Args:
         size: "paper" or, see :func:`translation`, "small" (12 plumes, 5 held out).
         fixed: the dial: the share of the buoyancy that does not scale with m. At 0 the symmetry is exact.
+
+    Raises:
+        InputError: such a share cannot be.
     """
+    if not 0 <= fixed <= 1:
+        raise InputError(f"the share of the buoyancy that does not scale is {fixed}; it must be in 0 to 1")
     exponents, xs = (-1, -0.5, 0, 0.5, 1), range(8, 64, 8)
     plumes = [
         Plume((x, 5), buoyancy=(0, 0.1 * ((1 - fixed) * m + fixed)), dt=1 / m, velocity_dt=0.5 / m)

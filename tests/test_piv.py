@@ -237,6 +237,10 @@ BAD_FOLDERS = {
         lambda folder: write_openpiv(folder, spoil=at(8, lambda table: setting(3, [2, 4], [np.nan, 2])(table))),
         "field_009.txt has vectors that are not finite and not flagged",
     ),
+    "a flag of others": (
+        lambda folder: write_openpiv(folder, spoil=at(1, setting(3, 4, -2))),
+        re.escape("field_002.txt has a flag -2; wanted 0 (valid), 1 (invalid) or 2 (interpolated)"),
+    ),
     "all flagged": (
         lambda folder: write_openpiv(folder, spoil=at(1, setting(slice(None), 4, 1))),
         "every point is invalid in some frame",

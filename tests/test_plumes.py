@@ -129,6 +129,30 @@ def test_dials(dial, folder, flow, tmp_path, monkeypatch):
     assert parameters.get("dt", len(seen) * [meta["time_step"]]) == [plume.dt for plume in seen]
 
 
+@pytest.mark.parametrize(
+    ("dial", "message"),
+    [
+        ("translation --dial nan", "right is (0, nan)"),
+        ("rotation --dial 1 1 inf 1", "buoyancy is"),
+        ("scale --dial 0", "resolution is 0"),
+        ("magnitude --dial 1.1", "the share of the buoyancy that does not scale is 1.1; it must be in 0 to 1"),
+    ],
+)
+def test_dials_that_cannot_be(dial, message, tmp_path, capsys):
+    assert message in refused(capsys, tmp_path, "smoke", "--set", *dial.split())
+
+
+def test_damaged_frames(tmp_path, capsys):
+    flags = ("smoke", "--set", "levels", "--level", 1, "--data_dir", tmp_path)
+    assert prepare(*flags) == 0
+    (path,) = tmp_path.glob("smoke_*.npy")
+    for size in (path.stat().st_size // 2, 0):
+        with path.open("r+b") as file:
+            file.truncate(size)
+        assert prepare(*flags) == 2
+        assert capsys.readouterr().err == f"error: {path} is damaged; remove it, and it will be made again\n"
+
+
 def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -148,7 +172,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
         ("--set motion", "invalid choice: 'motion'"),
         ("--set rotation --dial 1.1", "--dial takes 4 numbers with --set rotation, got 1"),
         ("--set levels --level 1 --dial 2", "--dial takes 0 numbers with --set levels, got 1"),
-        ("--set scale --dial 0", "'0' is not a number above 0"),
+        ("--set scale --dial x", "invalid float value: 'x'"),
         ("--set scale --fields scalar scalar", "each at most once"),
         ("--set scale --gap 3", "unrecognized arguments: --gap 3"),
         ("", "one of the arguments --set is required"),
