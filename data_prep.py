@@ -48,8 +48,8 @@ from flows.convection import convection_sources, tile_of
 from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
 from flows.heat import heat_sources
-from flows.ocean import ocean_sources
 from flows.jet import jet_sources
+from flows.ocean import ocean_sources
 from flows.plumes import plume_sources
 from flows.store import new_folder, write_dataset
 from utils import InputError, exit_code

@@ -1,11 +1,14 @@
-"""How far data are from a symmetry themselves: how much of an equivariance error a good forecast must have.
+"""How far data are from a symmetry themselves, by two measures that are not the same.
 
     python -m evaluation.breaking data/smoke_levels_?              # sets of one flow and its turned twins
     python -m evaluation.breaking data/rbc --results results/quick # any data, by the errors of strict nets
 
 Twins are trajectories that would be turned copies of each other if the symmetry were exact; data_prep.py smoke --set
-levels makes them. Of other data only a bound is known: where a strict net forecasts a flow x and its transform g x,
-both in the data, with errors of at most e, the true futures F obey |F(g x) - g F(x)| <= 2 e.
+levels makes them. How far they part, start to end, is the second paper's measure.
+
+The map F from a flow to its future may be nearer to the symmetry than that: twins part because they differ already.
+Only a bound is known: where a strict net forecasts a flow x and its transform g x, both in the test set, with errors of
+e, |F(g x) - g F(x)| <= (1 + |g|) e. So the best strict net bounds the equivariance error that a perfect forecast has.
 """
 
 import argparse
@@ -25,6 +28,7 @@ if __name__ == "__main__":
 
 import torch
 
+from evaluation.claims import NORM
 from evaluation.predict import per_component
 from evaluation.runs import load_runs
 from flows.store import load_meta
@@ -59,12 +63,13 @@ def data_error(windows, meta):
 
 
 def bounds(runs, data):
-    """Twice the least test RMSE of a strict net on these data, ``{symmetry: (bound, name of its run)}``."""
+    """(1 + |g|) times the least test RMSE of a strict net on these data, ``{symmetry: (bound, name of its run)}``; of
+    the exact symmetries, with the largest factor of magnitude that is drawn."""
     found = {}
     for run in runs:
-        strict = run["symmetry"] != "None" and run["relaxed"] is None and not run["variant"]
+        strict = run["symmetry"] in NORM and run["relaxed"] is None and not run["variant"]
         if strict and run["data"] == data:
-            least = (2 * run["scores"]["test"]["rmse"], run["folder"].name)
+            least = ((1 + NORM[run["symmetry"]]) * run["scores"]["test"]["rmse"], run["folder"].name)
             found[run["symmetry"]] = min(least, found.get(run["symmetry"], least))
     return found
 
@@ -75,14 +80,15 @@ def main(argv=None):
     for folder in args.data:
         meta = load_meta(folder)
         lines = [
-            f"{name:6} {error['absolute']:.4f} {meta['units'] or ''}, {error['relative']:.4f} of the flow, by its twins"
+            f"{name:6} twins part by {error['absolute']:.4f} {meta['units'] or ''}, {error['relative']:.4f} of the flow"
             for name, error in data_error(Windows(folder, meta, "train"), meta).items()
         ]
         lines += [
-            f"{name:6} at most {bound:.4f} standard deviations, by {run}"
+            f"{name:6} futures of a flow and its transform differ by at most {bound:.4f} standard deviations, by {run}"
             for name, (bound, run) in bounds(runs, meta["id"]).items()
         ]
-        print("\n  ".join([str(folder), *(lines or ["unknown: no twins here; --results names runs that bound it"])]))
+        unknown = "unknown: no twins here, and no run of a strict net on these data among --results"
+        print("\n  ".join([str(folder), *(lines or [unknown])]))
 
 
 if __name__ == "__main__":

@@ -205,6 +205,10 @@ def check_args(args):
         raise ValueError("--variant normless: the ConvNet has no norms without it; choose another architecture")
     args.padding = args.padding and match(args.padding, PADDINGS, "padding")
     args.frame = [name for name in FRAMES if name in names_of(args.frame, FRAMES, "frame")]
+    if args.relaxed is not None and args.symmetry in args.frame:
+        raise ValueError(
+            f"--frame {args.symmetry} would keep the symmetry that --relaxed relaxes; leave one of them out"
+        )
     transforms = [name for name in OPTIONS if name != "None" and OPTIONS[name].keeps_shape]
     if "scale" in str(args.augment).lower().split(","):
         raise ValueError("--augment Scale: samples of a batch would differ in size; choose others, or all others")

@@ -22,10 +22,11 @@ def relative_deviations(model):
     found = {}
     for name, number in deviations(model).items():
         layer, _, of = name.rpartition(".")
+        short = layer.partition(".parametrizations")[0] + of.removeprefix("deviation")
         if model.symmetry.relaxed == "gains" or of == "deviation_bias":
-            found[layer + of.removeprefix("deviation")] = number.square().mean().sqrt().item()
+            found[short] = number.square().mean().sqrt().item()
         else:
-            found[layer.partition(".parametrizations")[0]] = added(model, layer, number)
+            found[short] = added(model, layer, number)
     return found
 
 

@@ -84,14 +84,20 @@ def draw_samples(groups):
 
 
 def draw_deviations(groups):
-    """How far each layer of the relaxed nets has left its symmetry, from the first to the last; None without any."""
+    """How far each layer of the relaxed nets has left its symmetry, from the first to the last; None without any.
+
+    By its gains or its kernel: biases of their own have another measure.
+    """
     relaxed = [group for group in groups if any(group.values("deviations"))]
     if not relaxed:
         return None
     figure = new_figure(2.4, width=4.5)
     axes = figure.subplots()
     for group, look in zip(relaxed, looks(relaxed), strict=True):
-        values = list(zip(*(found.values() for found in group.values("deviations")), strict=True))
+        of_layers = [
+            [size for name, size in found.items() if not name.endswith("_bias")] for found in group.values("deviations")
+        ]
+        values = list(zip(*of_layers, strict=True))
         draw_band(axes, look, range(1, len(values) + 1), values)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="layer", ylabel="deviation from the symmetry")

@@ -37,7 +37,7 @@ def jet_sources(args):
     if missing:
         raise InputError(f"{args.raw}: {missing[0]} is missing; the second paper's jet has {len(paths)} files")
     if args.gap:
-        raise InputError("the second paper's jet has its own splits, which share frames; leave out --gap and --protocol")
+        raise InputError("the second paper's jet has its own splits, which share frames; leave out --gap, --protocol")
     window = args.history + args.horizon
     stored, parts = max(end for _, end in STARTS.values()) - 1 + window, [load_array(path) for path in paths]
     for path, part in zip(paths, parts, strict=True):

@@ -23,7 +23,8 @@ MODES = [(i, j) for i in range(4) for j in range(4) if 0 < i + j < 4]  # half wa
 def by_place(y, modes):
     """``y (n, channels, H, W)`` times 1 + the sum of cosine modes; ``modes`` has a number for each of ``MODES``.
 
-    Divided by its wavenumber: so equal decay of all numbers is decay that grows as the square of the wavenumber.
+    Divided by its wavenumber: so equal decay of all numbers holds short waves back, as the square of the wavenumber in
+    gradient descent, in proportion to it with Adam, whose steps do not know the size of the gradient.
     """
     if modes is None:
         return y

@@ -63,14 +63,20 @@ def test_the_command(levels, tmp_path, capsys):
         ("Rot", 0.1, {"relaxed": 1}),  # not strict
         ("None", 0.1, {}),
         ("UM", 0.4, {}),
+        ("Mag", 0.4, {}),
+        ("Scale", 0.1, {}),  # not exact
     ):
         write_run(results, {"test": (rmse, 1)}, data=data, symmetry=symmetry, **other)
     assert exit_code(lambda: breaking.main([str(levels[1]), "--results", str(results)])) == 0
     out = capsys.readouterr().out
-    assert f"{error_of(levels[1])['relative']:.4f} of the flow, by its twins" in out
-    assert "Rot    at most 0.4000 standard deviations, by RBC_ResNet_Rot" in out
-    assert "UM     at most 0.8000 standard deviations" in out
-    assert "None" not in out.replace("_None", "")
+    parting, *bounds = out.splitlines()[1:]
+    assert f"{error_of(levels[1])['relative']:.4f} of the flow" in parting
+    words = "futures of a flow and its transform differ by at most {} standard deviations, by RBC_ResNet_{}"
+    for name, bound in (("Rot", "0.4000"), ("UM", "0.8000"), ("Mag", "1.2000")):
+        assert any(line.strip().startswith(f"{name:6} " + words.format(bound, name)) for line in bounds)
+    assert len(bounds) == 3
+    assert exit_code(lambda: breaking.main([str(tmp_path / "smoke_levels_0"), "--results", str(results)])) == 0
+    assert "differ" not in capsys.readouterr().out  # runs on other data
     assert exit_code(lambda: breaking.main([str(tmp_path / "nothing")])) == 2
     assert "no prepared data in" in capsys.readouterr().err
 
@@ -98,7 +104,7 @@ def test_figure(tmp_path):
 
 def test_figure_of_deviations(tmp_path):
     for seed, size in enumerate((0.1, 0.3)):
-        deviations = {"first": size, "second": 2 * size}
+        deviations = {"first": size, "first_bias": 7, "second": 2 * size}
         write_run(tmp_path, {"test": (1, 1)}, symmetry="Rot", relaxed=1, seed=seed, deviations=deviations)
     write_run(tmp_path, {"test": (1, 1)}, symmetry="Rot")
     groups = group_runs(load_runs(tmp_path))

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from flows.windows import Windows
 from models import FRAMES, SKELETONS, SYMMETRIES, build_model
 from models.backbone import deviations
 from models.options import DEVIATIONS
+from models.translation import MODES, by_place
 from utils import Training, exit_code, roll_out, train
 
 PAIRS = [pair for pair in itertools.product(DEVIATIONS, SYMMETRIES) if pair != ("free", "None")]
@@ -54,7 +56,9 @@ def test_starts_as_the_strict_net(architecture, kind, symmetry, fields):
     strict, relaxed = nets(architecture, symmetry, kind, fields)
     expected = roll_out(strict, flow(fields), 2).detach()
     assert (roll_out(relaxed, flow(fields), 2) - expected).abs().max() <= 1e-12 * expected.abs().max()
-    assert set(relative_deviations(relaxed).values()) == {0.0}
+    found = relative_deviations(relaxed)
+    assert set(found.values()) == {0.0}
+    assert not any("parametrizations" in name for name in found)
     assert relative_deviations(strict) == {}
 
 
@@ -92,6 +96,15 @@ def test_breaks_the_symmetry_in_proportion(kind, symmetry):
     assert double / small == pytest.approx(2, rel=0.05)
     make_strict(relaxed)
     assert error(0) < 1e-10
+
+
+def test_waves_over_the_grid():
+    """Each of the nine, by its formula: cosines of half waves, divided by the wavenumber."""
+    y, x = np.mgrid[:5, :7]
+    for number, (i, j) in enumerate(MODES):
+        found = by_place(torch.ones(1, 1, 5, 7, dtype=torch.float64), torch.eye(9, dtype=torch.float64)[number])
+        wave = np.cos(np.pi * i * (y + 0.5) / 5) * np.cos(np.pi * j * (x + 0.5) / 7) / np.sqrt(i**2 + j**2)
+        np.testing.assert_allclose(found[0, 0].numpy(), 1 + wave, atol=1e-14)
 
 
 def test_translation_deviates_by_place():
@@ -173,6 +186,7 @@ def test_flags(data_dir, tmp_path, capsys):
         ("--deviation=free", "--deviation goes with --relaxed"),
         ("--relaxed=1 --deviation=free --symmetry=None", "translation relaxes by gains alone"),
         ("--strict", "--strict goes with --evaluate"),
+        ("--relaxed=1 --frame=UM,Rot --symmetry=Rot", "--frame Rot would keep the symmetry that --relaxed relaxes"),
     ],
 )
 def test_bad_input(flags, said, capsys):
