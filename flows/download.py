@@ -82,8 +82,8 @@ def pdebench():
 
 
 def jet():
-    yield "# The second paper's jet, raw_data_1_1.pt to raw_data_3_8.pt, is JetFlow in the folder that the README of its"
-    yield "# code named in 2022, https://roselab1.ucsd.edu/seafile/d/8886a9ee4c5248afab26/ (we have not fetched it)."
+    yield "# The second paper's jet, raw_data_1_1.pt to raw_data_3_8.pt, is JetFlow in the folder that its code's"
+    yield "# README named in 2022, https://roselab1.ucsd.edu/seafile/d/8886a9ee4c5248afab26/ (we have not fetched it)."
     yield "# Measured alike, MODULO's jet on a plate, 2000 frames at 2 kHz:"
     yield curl("https://osf.io/c28de/download", "Ex_4_TR_PIV_Jet.zip")
     yield "unzip -n Ex_4_TR_PIV_Jet.zip"
