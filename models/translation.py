@@ -20,17 +20,24 @@ from models.options import TranslationOptions
 MODES = [(i, j) for i in range(4) for j in range(4) if 0 < i + j < 4]  # half waves along y and x
 
 
-def by_place(y, modes):
-    """``y (n, channels, H, W)`` times 1 + the sum of cosine modes; ``modes`` has a number for each of ``MODES``.
+def by_place(y, deviation, modes):
+    """``y (n, channels, H, W)`` times 1 + the sum of cosine modes.
 
     Divided by its wavenumber: so equal decay of all numbers holds short waves back, as the square of the wavenumber in
     gradient descent, in proportion to it with Adam, whose steps do not know the size of the gradient.
+
+    Args:
+        deviation: a number for each mode ``(k,)``, or None.
+        modes: their half waves along y and x, ``(2, k)``.
     """
-    if modes is None:
+    if deviation is None:
         return y
-    down, across = ((torch.arange(n, device=y.device, dtype=modes.dtype) + 0.5) * math.pi / n for n in y.shape[-2:])
-    waves = [torch.outer(torch.cos(i * down), torch.cos(j * across)) / math.hypot(i, j) for i, j in MODES]
-    return y * (1 + torch.tensordot(modes, torch.stack(waves), 1)).to(y.dtype)
+    down, across = (
+        torch.cos(torch.outer((torch.arange(n, device=y.device, dtype=modes.dtype) + 0.5) * (math.pi / n), waves))
+        for n, waves in zip(y.shape[-2:], modes, strict=True)
+    )
+    series = (down * (deviation / modes.norm(dim=0))) @ across.T
+    return y * (1 + series).to(y.dtype)
 
 
 class ByPlace:
@@ -40,10 +47,11 @@ class ByPlace:
         super().__init__(*args, **options)
         self.periodic = periodic
         self.deviation = deviation(relaxed, len(MODES))
+        self.register_buffer("modes", torch.tensor(MODES).T.float() if relaxed else None, persistent=False)
 
     def forward(self, x):
         y = self.on_extended(x, self.padding[0]) if self.periodic else super().forward(x)
-        return by_place(y, self.deviation)
+        return by_place(y, self.deviation, self.modes)
 
 
 class Conv2d(ByPlace, nn.Conv2d):

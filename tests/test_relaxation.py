@@ -102,7 +102,8 @@ def test_waves_over_the_grid():
     """Each of the nine, by its formula: cosines of half waves, divided by the wavenumber."""
     y, x = np.mgrid[:5, :7]
     for number, (i, j) in enumerate(MODES):
-        found = by_place(torch.ones(1, 1, 5, 7, dtype=torch.float64), torch.eye(9, dtype=torch.float64)[number])
+        ones, weights = torch.ones(1, 1, 5, 7).double(), torch.eye(9).double()[number]
+        found = by_place(ones, weights, torch.tensor(MODES).T.double())
         wave = np.cos(np.pi * i * (y + 0.5) / 5) * np.cos(np.pi * j * (x + 0.5) / 7) / np.sqrt(i**2 + j**2)
         np.testing.assert_allclose(found[0, 0].numpy(), 1 + wave, atol=1e-14)
 
