@@ -8,7 +8,8 @@ strict one of rotation, which have batch norms. They make a ConvNet and nothing 
 
 What the release means is kept, however it works; what is a slip is mended. Each docstring says which. Ours are the
 relaxed nets of ``models.backbone``: they start exact. The release's residual pathway (exact layer + layer of its own)
-is what those have as "free", and the penalty of its L2 norm their decay; of translation, whose own layer is dense, RPP.
+is what those have as "free", with decay in place of its penalty of squares; of translation, whose own layer is dense,
+RPP.
 
 Velocities are the right way up. The release's arrays have rows upwards and v upwards, as here, but its steerable
 kernels take v to point down: a quarter turn comes out as a turn and a reversal.
