@@ -14,6 +14,10 @@ from evaluation.style import COLOURS, STYLE, curves, labels, legend_below, new_f
 from utils import roll_out
 
 
+# Colours by the way that a net may leave its symmetry (of Okabe and Ito, too); the second paper's own are "published".
+LEAVES = {"plain": "0.5", "not": "#009E73", "gains": "#0072B2", "free": "#D55E00", "published": "#CC79A7"}
+
+
 def draw(folders, path):
     """Draw every figure that the runs in ``folders`` are enough for into the folder ``path``; return the files."""
     every, files = chosen(group_runs(load_runs(*folders))), []
@@ -205,8 +209,8 @@ def relative_errors(group, test_set):
 def draw_breaking(groups):
     """After the second paper's Figure 4: RMSE and the net's equivariance error against that of the data themselves.
 
-    RMSE are in units of persistence, because the flows of some data sets are faster than those of others. None where
-    fewer than two data sets with a known error were trained on.
+    RMSE are in units of persistence, because the flows of some data sets are faster than those of others. Colours say how
+    a net may leave its symmetry. None where fewer than two data sets with a known error were trained on.
     """
     lines = {}
     for group in groups:
@@ -219,7 +223,8 @@ def draw_breaking(groups):
     test_sets = [name for name in ("test", "domain") if all(group.values("scores", name) for group in chain(*lines))]
     *panels, right = figure.subplots(1, len(test_sets) + 1)
     for line, look, marker in zip(lines, looks([line[-1] for line in lines]), cycle("os^vDPX<>*")):
-        errors, look = list(map(absolute_data_error, line)), {**look, "marker": marker, "markersize": 3}
+        errors = list(map(absolute_data_error, line))
+        look = {**look, "color": LEAVES[way_out(line[0])], "marker": marker, "markersize": 3}
         for axes, name in zip(panels, test_sets, strict=True):
             draw_band(axes, look, errors, [relative_errors(group, name) for group in line])
         draw_band(right, look, errors, [group.values("equivariance_error", "Rot", "relative") for group in line])
@@ -230,6 +235,13 @@ def draw_breaking(groups):
         axes.set_xlabel("equivariance error of the data")
     legend_below(figure)
     return figure
+
+
+def way_out(group):
+    """How a net may leave its symmetry, a key of ``LEAVES``."""
+    if group["symmetry"] == "None":
+        return "plain"
+    return "published" if group["variant"] else "not" if group["relaxed"] is None else group["deviation"]
 
 
 def absolute_data_error(group):
