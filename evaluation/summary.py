@@ -13,7 +13,6 @@ from evaluation.runs import at, chosen, group_runs, load_runs, net_of, scale_and
 from evaluation.style import COLOURS, STYLE, curves, labels, legend_below, new_figure, plain_log, save
 from utils import roll_out
 
-
 # Colours by the way that a net may leave its symmetry (of Okabe and Ito, too); the second paper's own are "published".
 LEAVES = {"plain": "0.5", "not": "#009E73", "gains": "#0072B2", "free": "#D55E00", "published": "#CC79A7"}
 
@@ -209,8 +208,8 @@ def relative_errors(group, test_set):
 def draw_breaking(groups):
     """After the second paper's Figure 4: RMSE and the net's equivariance error against that of the data themselves.
 
-    RMSE are in units of persistence, because the flows of some data sets are faster than those of others. Colours say how
-    a net may leave its symmetry. None where fewer than two data sets with a known error were trained on.
+    RMSE are in units of persistence, because the flows of some data sets are faster than those of others. Colours say
+    how a net may leave its symmetry. None where fewer than two data sets with a known error were trained on.
     """
     lines = {}
     for group in groups:
