@@ -136,7 +136,7 @@ def draw_worth(groups):
     """What is a layer worth? Errors of its net and of its rivals, a panel for each symmetry.
 
     RMSE over that of persistence, on the test set and on that transformed by the symmetry, a dot per seed; the line is
-    the plain net's mean on the test set. None where there are no rivals.
+    the first plain net's mean on the test set. None where there are no rivals.
     """
     panels = rivals(groups)
     if not panels:
@@ -150,7 +150,7 @@ def draw_worth(groups):
             for test_set, face, size in (("test", colour, 12), (name, "none", 30)):
                 errors = relative_errors(group, test_set)
                 axes.scatter(errors, [height] * len(errors), s=size, facecolors=face, edgecolors=colour, linewidths=0.8)
-            if group["symmetry"] == "None" and unchanged(group):
+            if height == 0 and unchanged(group):
                 axes.axvline(np.mean(relative_errors(group, "test")), color=colour, linewidth=0.6)
         axes.set_yticks(range(len(rows)), names[name])
         axes.invert_yaxis()
@@ -179,7 +179,7 @@ def draw_learning(groups):
             steps = epochs * math.ceil(group["train_windows"] / group["train_fraction"] / group["batch_size"])
             left.plot(steps, mean, **look)
             right.plot(steps * operations_per_step(group) / unit, mean, **look)
-        left.set(xlabel="steps", ylabel="validation RMSE / standard deviation")
+        left.set(xlabel="steps", ylabel="validation RMSE")
         right.set(xlabel=f"operations / those of a step of {nets[0].label}")
         for axes in (left, right):
             axes.set_xscale("log")
