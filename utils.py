@@ -529,7 +529,7 @@ def train_epoch(forecaster, optimizer, windows, settings, generator, epoch):
 def check_finite(rmse, epoch):
     """Return ``rmse`` if it is a number; InputError if it is infinite or not a number."""
     if not math.isfinite(rmse):
-        kept = "" if epoch == 1 else "the checkpoints keep the epoch before: "
+        kept = "" if epoch < 2 else "the checkpoints keep the epoch before: "
         raise InputError(
             f"the error became {rmse} in epoch {epoch}; {kept}lower --learning_rate and start again with --no_resume"
         )

@@ -51,9 +51,12 @@ def predict(folder, source, steps, output, device):
         )
     if tile_of(config) not in (None, list(frames.shape[2:])):
         raise InputError(f"{source} has shape {tuple(frames.shape)}, this net reads frames of {tile_of(config)} alone")
-    mask = frames.isfinite().all(1).all(0)[None, None]  # land is where a frame has no number
+    frames = frames[-past:]
+    mask = ~frames.isnan().any(1).any(0)[None, None]  # land is where a frame that is read has no number
+    if frames.isinf().any() or not mask.any():
+        raise InputError(f"{source} has infinite values, or no point with numbers in the last {past} frames; mend it")
     mean, std = (per_component(config, name) for name in ("mean", "std"))
-    standard = torch.where(mask, (frames[-past:] - mean) / std, 0)[None].to(device)
+    standard = torch.where(mask, (frames - mean) / std, 0)[None].to(device)
     future = forecast(model, standard, steps, None if mask.all() else mask.to(device), config["amp"])[0].cpu()
     future = torch.where(mask, future * std + mean, torch.nan)
     with replacing(output) as temporary, open(temporary, "wb") as file:

@@ -313,11 +313,14 @@ def is_the_releases(args):
 
 
 def resolve_boxes(args, error):
-    """Refuse boxes that are none; a test box alone is another part of the files to train on."""
+    """Refuse boxes that are none, and a test elsewhere that is not; a test box alone is of the files to train on."""
     for name in ("train_box", "test_box"):
         box = getattr(args, name)
         if box and (box[0] == box[1] or box[2] >= box[3]):
             error(f"--{name} is WEST EAST SOUTH NORTH, got {' '.join(f'{degree:g}' for degree in box)}")
+    both = {Path(file).resolve() for file in args.train or ()} & {Path(file).resolve() for file in args.test or ()}
+    if both and not (args.train_box and args.test_box and not overlap(args.train_box, args.test_box)):
+        error(f"--test has {min(both).name}, which is trained on; give --train_box and --test_box, apart")
     if args.test_box and not args.test:
         if not args.train_box or overlap(args.train_box, args.test_box):
             error("--test_box has places to train on; give --test files, or a --train_box beside it")

@@ -370,6 +370,10 @@ def test_land_of_ones_own_frames(finished, tmp_path):
     assert np.isnan(outputs[0][..., land]).all()
     assert np.isfinite(outputs[0][..., ~land]).all()
     assert np.isfinite(outputs[1]).all()
+    frames[0] = np.nan  # which a net of four frames does not read
+    np.save(tmp_path / "early.npy", frames)
+    assert predict(finished, "--frames", tmp_path / "early.npy", "--output", tmp_path / "out.npy") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), outputs[1])
 
 
 @pytest.mark.parametrize(
@@ -388,6 +392,8 @@ def test_land_of_ones_own_frames(finished, tmp_path):
         ("--frames {data}/rbc:later:0 --output y.npy", "SPLIT one of train, valid, test"),
         ("--frames {data}/rbc:test:999 --output y.npy", "windows, counted from 0"),
         ("--frames x.npy --output nowhere/y.npy", "must be a new file in a folder that exists"),
+        ("--frames void.npy --output y.npy", "infinite values, or no point with numbers in the last 4 frames"),
+        ("--frames endless.npy --output y.npy", "infinite values"),
     ],
 )
 def test_what_cannot_be_forecast(data_dir, finished, tmp_path, capsys, monkeypatch, arguments, message):
@@ -395,6 +401,10 @@ def test_what_cannot_be_forecast(data_dir, finished, tmp_path, capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     for name, shape in {"x": (4, 2, 16, 16), "small": (3, 2, 16, 16), "odd": (4, 2, 16, 17)}.items():
         np.save(f"{name}.npy", np.zeros(shape, np.float32))
+    for name, value in {"void": np.nan, "endless": np.inf}.items():
+        frames = np.zeros((4, 2, 16, 16), np.float32)
+        frames[1, :, :: 1 if name == "void" else 16] = value
+        np.save(f"{name}.npy", frames)
     assert predict(finished, *arguments.format(data=data_dir).split()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
