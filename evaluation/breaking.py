@@ -84,7 +84,8 @@ def main(argv=None):
             for name, error in data_error(Windows(folder, meta, "train"), meta).items()
         ]
         lines += [
-            f"{name:6} futures of a flow and its transform differ by at most {bound:.4f} standard deviations, by {run}"
+            f"{name:6} where a flow and its transform are in the test set, their futures differ by at most {bound:.4f} "
+            f"standard deviations, by {run}"
             for name, (bound, run) in bounds(runs, meta["id"]).items()
         ]
         unknown = "unknown: no twins here, and no run of a strict net on these data among --results"

@@ -110,9 +110,9 @@ class Verdict:
         word = FAILS if interval.low > 0 else HOLDS if interval.high < margin else OPEN
         self.find(word, f"{words} {interval} ({size}{few})")
 
-    def as_good(self, group, other, test_set):
-        """A finding of whether a group is as good as another, but for ``MARGIN``."""
-        margin = MARGIN * (other.mean("scores", test_set, "rmse") or 0)
+    def compare_rmse(self, group, other, test_set, margin=0):
+        """A finding of a group's RMSE less another's, which should be below this share of the other's."""
+        margin = margin and margin * (other.mean("scores", test_set, "rmse") or 0)
         words = f"{name_of(group)} less {other.label}: RMSE on {test_set}"
         self.compare(rmse_difference(group, other, test_set), words, margin)
 
@@ -273,10 +273,9 @@ def augmentation(groups):
         if symmetry == "None" or not bare(group):
             continue
         for other in alike(groups, group, symmetry, augment=[symmetry])[:1]:
-            verdict.as_good(group, other, "test")
+            verdict.compare_rmse(group, other, "test", MARGIN)
         for other in alike(groups, group, "None", augment=[symmetry])[:1]:
-            difference = rmse_difference(group, other, symmetry)
-            verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on {symmetry}")
+            verdict.compare_rmse(group, other, symmetry)
     return verdict
 
 
@@ -341,8 +340,7 @@ def other_parameters(groups):
         if group["symmetry"] != "None" and bare(group):
             for frame in ([], [group["symmetry"]]):
                 for other in alike(groups, group, "None", frame=frame)[:1]:
-                    difference = rmse_difference(group, other, "domain")
-                    verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on domain")
+                    verdict.compare_rmse(group, other, "domain")
     return verdict
 
 
@@ -352,8 +350,7 @@ def other_parameters(groups):
 def relaxed_and_strict(groups):
     verdict = Verdict(9, "Where the data break a symmetry, relaxed nets are better than strict ones.")
     for (group, strict), test_set in product(strict_pairs(groups, exact=False), ("test", "domain")):
-        difference = rmse_difference(group, strict, test_set)
-        verdict.compare(difference, f"{name_of(group)} less {strict.label}: RMSE on {test_set}")
+        verdict.compare_rmse(group, strict, test_set)
     return verdict
 
 
@@ -363,15 +360,14 @@ def relaxed_and_free(groups):
         rivals = alike(groups, group, "None")[:1] + alike(groups, group, "None", variant="norm")[:1]
         rivals += [other for other in alike(groups, group, group["symmetry"], relaxed=0) if free(other)][:1]
         for other, test_set in product(rivals, ("test", "domain")):
-            difference = rmse_difference(group, other, test_set)
-            verdict.compare(difference, f"{name_of(group)} less {other.label}: RMSE on {test_set}")
+            verdict.compare_rmse(group, other, test_set)
     return verdict
 
 
 def relaxed_on_exact_data(groups):
     verdict = Verdict(11, "Where the data keep the symmetry, relaxed nets are as good as strict ones.")
     for (group, strict), test_set in product(strict_pairs(groups, exact=True), ("test", "domain")):
-        verdict.as_good(group, strict, test_set)
+        verdict.compare_rmse(group, strict, test_set, MARGIN)
     return verdict
 
 

@@ -145,13 +145,14 @@ def draw_worth(groups):
     letters = sum(max(map(len, words)) for words in names.values())
     figure = new_figure(0.5 + 0.19 * max(map(len, names.values())), width=2 * len(panels) + 0.058 * letters)
     for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        plain = next((group for group in rows if group["symmetry"] == "None" and unchanged(group)), None)
+        if plain:
+            axes.axvline(np.mean(relative_errors(plain, "test")), color=COLOURS["None"], linewidth=0.6)
         for height, group in enumerate(rows):
             colour = COLOURS[group["symmetry"]]
             for test_set, face, size in (("test", colour, 12), (name, "none", 30)):
                 errors = relative_errors(group, test_set)
                 axes.scatter(errors, [height] * len(errors), s=size, facecolors=face, edgecolors=colour, linewidths=0.8)
-            if height == 0 and unchanged(group):
-                axes.axvline(np.mean(relative_errors(group, "test")), color=colour, linewidth=0.6)
         axes.set_yticks(range(len(rows)), names[name])
         axes.invert_yaxis()
         axes.set(title=f"filled: test, open: {name}", xlabel="RMSE / that of persistence")

@@ -10,6 +10,7 @@ OCEAN_TRAIN = {  # file: west, east, south, north in degrees
     "north_pacific.nc": (-174, -153, 5, 26),
 }
 OCEAN_TEST = {"south_pacific_test.nc": (-180, -159, -59, -40)}
+JET_FILES = tuple(f"raw_data_{a}_{b}.pt" for a in range(1, 4) for b in range(1, 9))
 # The registry of the_well 1.2.0 names these files; each of its splits has all of them.
 WELL = "https://huggingface.co/datasets/polymathic-ai/rayleigh_benard/resolve/main"
 RAYLEIGH, PRANDTL = ("1e6", "1e7", "1e8", "1e9", "1e10"), ("1e-1", "2e-1", "5e-1", "1", "2", "5", "10")
@@ -82,7 +83,7 @@ def pdebench():
 
 
 def jet():
-    yield "# The second paper's jet, raw_data_1_1.pt to raw_data_3_8.pt, is JetFlow in the folder that its code's"
+    yield f"# The second paper's jet, {JET_FILES[0]} to {JET_FILES[-1]}, is JetFlow in the folder that its code's"
     yield "# README named in 2022, https://roselab1.ucsd.edu/seafile/d/8886a9ee4c5248afab26/ (we have not fetched it)."
     yield "# Measured alike, MODULO's jet on a plate, 2000 frames at 2 kHz:"
     yield curl("https://osf.io/c28de/download", "Ex_4_TR_PIV_Jet.zip")

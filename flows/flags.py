@@ -19,7 +19,7 @@ from flows.arguments import (
     variables,
     whole,
 )
-from flows.download import OCEAN_TEST, OCEAN_TRAIN, RBC_FILE
+from flows.download import JET_FILES, OCEAN_TEST, OCEAN_TRAIN, RBC_FILE
 from models.fields import SIZES
 
 
@@ -306,7 +306,7 @@ def is_the_releases(args):
     if args.command in ("rbc", "array"):
         return args.raw is not None and Path(args.raw).name == RBC_FILE
     if args.command == "jet":
-        return any(Path(args.raw).glob("raw_data_*_*.pt"))
+        return any(Path(args.raw, file).exists() for file in JET_FILES)
     if args.command != "ocean":
         return False
     return {Path(file).name for file in (args.train or []) + (args.test or [])} <= {*OCEAN_TRAIN, *OCEAN_TEST}

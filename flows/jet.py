@@ -6,19 +6,18 @@ which way rows run. Six parts are the domain. Windows start where those of the p
 """
 
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from flows.arrays import load_array
+from flows.download import JET_FILES
 from flows.piv import piv_sources
-from flows.plumes import STARTS, segments_by_split
 from flows.source import grid_source, refuse_not_finite
+from flows.splits import STARTS, frames_of, segments_by_start
 from utils import InputError
 
-PARTS = tuple(product(range(1, 4), range(1, 9)))
-HELD_OUT = {(1, 5), (2, 3), (2, 5), (2, 7), (3, 2), (3, 7)}
+HELD_OUT = {f"raw_data_{part}.pt" for part in ("1_5", "2_3", "2_5", "2_7", "3_2", "3_7")}
 
 
 def jet_sources(args):
@@ -28,10 +27,10 @@ def jet_sources(args):
         args: ``raw``, the folder; ``history``, ``horizon``; ``gap``, which must be 0 with the paper's files; ``tile``.
 
     Raises:
-        InputError: a file is missing, short, of another size or no such tensor, or has NaN.
+        InputError: a file is missing, short, of another size or no such tensor, or has a value that is not finite.
     """
-    paths = [Path(args.raw, f"raw_data_{a}_{b}.pt") for a, b in PARTS]
-    missing = [path.name for path in paths if not path.is_file()]
+    paths = [Path(args.raw, name) for name in JET_FILES]
+    missing = [path.name for path in paths if not path.exists()]
     if len(missing) == len(paths):
         return piv_sources(args)
     if missing:
@@ -39,13 +38,16 @@ def jet_sources(args):
     if args.gap:
         raise InputError("the second paper's jet has its own splits, which share frames; leave out --gap, --protocol")
     window = args.history + args.horizon
-    stored, parts = max(end for _, end in STARTS.values()) - 1 + window, [load_array(path) for path in paths]
-    for path, part in zip(paths, parts, strict=True):
-        if part.ndim != 4 or part.shape[1:] != (2, *parts[0].shape[-2:]) or len(part) < stored:
-            size = f"({stored} or more, 2, {', '.join(map(str, parts[0].shape[-2:]))})"
-            raise InputError(f"{path} has shape {part.shape}, wanted {size}")
-        refuse_not_finite(part[:stored], path, 0)
-    frames = np.concatenate([part[:stored] for part in parts]).astype(np.float32)
+    length, frames = frames_of(STARTS, window), []
+    for path in paths:
+        part = load_array(path)
+        height, width = frames[0].shape[2:] if frames else part.shape[-2:]
+        if part.ndim != 4 or part.shape[1:] != (2, height, width) or len(part) < length:
+            raise InputError(f"{path} has shape {part.shape}, wanted ({length} or more, 2, {height}, {width})")
+        with np.errstate(over="ignore"):  # found as an infinity
+            frames.append(part[:length].astype(np.float32))
+        refuse_not_finite(frames[-1], path, 0)
+    frames = np.concatenate(frames)
     source = grid_source(
         lambda begin, end: frames[begin:end],
         frames.shape[2:],
@@ -53,8 +55,8 @@ def jet_sources(args):
         segments=[],
         frame_bytes=frames[:1].nbytes,
         files=[paths[0].name, paths[-1].name],
-        notes=[f"the second paper's jet: {len(parts)} parts, {len(HELD_OUT)} for domain only"],
+        notes=[f"the second paper's jet: {len(paths)} parts, {len(HELD_OUT)} for domain only"],
     )
-    held_out = [i for i, part in enumerate(PARTS) if part in HELD_OUT]
-    splits = segments_by_split(STARTS, len(parts), held_out, stored, window)
+    held_out = [i for i, name in enumerate(JET_FILES) if name in HELD_OUT]
+    splits = segments_by_start(STARTS, len(paths), held_out, window)
     return {split: replace(source, segments=segments) for split, _, segments in splits}

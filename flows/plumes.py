@@ -13,13 +13,12 @@ import numpy as np
 
 from flows.arguments import PLUMES
 from flows.source import grid_source
+from flows.splits import STARTS, frames_of, segments_by_start
 from flows.store import allocate, checksum
 from simulation.smoke import BOX, levels, magnitude, rotation, scale, simulate, translation
 from utils import InputError, choose_device, replacing
 
 SETS = dict(zip(PLUMES, (translation, rotation, scale, magnitude, levels), strict=True))
-# first frames of the windows of each split
-STARTS = {"train": (0, 160), "valid": (160, 200), "test": (200, 250), "domain": (0, 100)}
 LEVEL_STARTS = {"train": (0, 30), "valid": (30, 40), "test": (40, 50), "domain": (0, 30)}
 
 
@@ -34,9 +33,10 @@ def plume_sources(args):
     starts = LEVEL_STARTS if of_levels else STARTS
     dial = [args.dial] if len(args.dial) > 1 else args.dial
     dataset = levels(args.level, args.size) if of_levels else SETS[args.set](args.size, *dial)
-    stored = max(end for _, end in starts.values()) - 1 + window
-    dataset = replace(dataset, steps=dataset.skip + stored)
+    dataset = replace(dataset, steps=dataset.skip + frames_of(starts, window))
     path, frames = simulated(dataset, args)
+    uneven = len({plume.dt for plume in dataset.plumes}) > 1
+    names = ["center", "buoyancy", "right", "resolution", *(["dt"] if uneven else [])]
     chosen = np.concatenate([{"vector": [0, 1], "scalar": [2]}[kind] for kind in args.fields])
     source = grid_source(
         lambda begin, end: frames[begin:end][:, chosen],
@@ -45,7 +45,7 @@ def plume_sources(args):
         frame_bytes=frames[:1].nbytes,
         fields=tuple(args.fields),
         files=[path.name],
-        time_step=None if args.set == "magnitude" else 1,
+        time_step=None if uneven else 1,
         spacing=[BOX / dataset.size] * 2,
         units="box/64 and step",
         boundaries={"x": "wall", "y": "wall"},
@@ -53,11 +53,8 @@ def plume_sources(args):
             f"simulated {len(dataset.plumes)} plumes of the set {args.set}, {len(dataset.held_out)} for domain only"
         ],
     )
-    names = ["center", "buoyancy", "right", "resolution"]
-    if args.set == "magnitude":
-        names.append("dt")  # the time between frames
     sources = {}
-    for split, members, segments in segments_by_split(starts, len(dataset.plumes), dataset.held_out, stored, window):
+    for split, members, segments in segments_by_start(starts, len(dataset.plumes), dataset.held_out, window):
         parameters = {name: [getattr(dataset.plumes[i], name) for i in members] for name in names}
         sources[split] = replace(
             source,
@@ -65,13 +62,6 @@ def plume_sources(args):
             parameters=parameters | ({"turns": [i % 4 for i in members]} if of_levels else {}),
         )
     return sources
-
-
-def segments_by_split(starts, count, held_out, stored, window):
-    """``(split, its flows, their segments)`` of so many flows, each of so many frames, one behind the other."""
-    for split, (begin, end) in starts.items():
-        members = [i for i in range(count) if (i in held_out) == (split == "domain")]
-        yield split, members, [(i * stored + begin, i * stored + end - 1 + window) for i in members]
 
 
 def simulated(dataset, args):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from utils import InputError
 
 PROPORTIONS = (8000, 1000, 1000)  # of windows, or of trajectories, where nothing else is wanted
+# The second paper's, of its plumes and its jet: at which frames of a flow the windows of each split start.
+STARTS = {"train": (0, 160), "valid": (160, 200), "test": (200, 250), "domain": (0, 100)}
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,29 @@ def share_trajectories(source, wanted):
     ends = [0, *itertools.accumulate(proportional(len(source.segments), wanted or PROPORTIONS))]
     parts = zip(("train", "valid", "test"), itertools.pairwise(ends), strict=True)
     return {name: source.part(*part) for name, part in parts}
+
+
+def segments_by_start(starts, count, held_out, window):
+    """Segments of several flows, one behind the other, for splits whose windows start at given frames.
+
+    Args:
+        starts: ``{split: (first, end)}``, see :data:`STARTS`.
+        count: number of flows; each has as many frames as the last window wants (:func:`frames_of`).
+        held_out: numbers of those that only domain sees.
+        window: frames of a window.
+
+    Yields:
+        ``(split, its flows, their segments)``
+    """
+    length = frames_of(starts, window)
+    for split, (begin, end) in starts.items():
+        members = [i for i in range(count) if (i in held_out) == (split == "domain")]
+        yield split, members, [(i * length + begin, i * length + end - 1 + window) for i in members]
+
+
+def frames_of(starts, window):
+    """How many frames of a flow windows with these starts reach."""
+    return max(end for _, end in starts.values()) - 1 + window
 
 
 def shared_frames(splits):

@@ -50,7 +50,8 @@ def build_model(
 
     Raises:
         ValueError: an unknown name, field, option or axis, an even kernel, a length or width that is not positive, an
-            architecture that does not go with the symmetry, or layers that do not go with the periodic axes.
+            architecture that does not go with the symmetry, layers that do not go with the periodic axes, or a relaxed
+            net in the frame of its own symmetry.
     """
     if input_length < 1:
         raise ValueError(f"input_length must be at least 1, got {input_length}")
@@ -66,6 +67,8 @@ def build_model(
     layers = dataclasses.replace(group, fields=tuple(fields), relaxed=relaxed, periodic=tuple(periodic), **options)
     wanted = {match(name, FRAMES, "frame") for name in frame}
     # Of a relaxed net its own frame would keep the symmetry, whatever the layers did.
+    if relaxed and layers.name in wanted:
+        raise ValueError(f"a frame for {layers.name} would keep the symmetry that relaxed layers may leave")
     wanted |= {name for name in layers.own_frames if not (relaxed and name == layers.name)}
     frames = [SYMMETRIES[name].on(fields, periodic) for name in FRAMES if name in wanted]
     if group.skeleton is not None:

@@ -20,23 +20,23 @@ from models.options import TranslationOptions
 MODES = [(i, j) for i in range(4) for j in range(4) if 0 < i + j < 4]  # half waves along y and x
 
 
-def by_place(y, deviation, modes):
+def by_place(y, gains, modes):
     """``y (n, channels, H, W)`` times 1 + the sum of cosine modes.
 
     Divided by its wavenumber: so equal decay of all numbers holds short waves back, as the square of the wavenumber in
     gradient descent, in proportion to it with Adam, whose steps do not know the size of the gradient.
 
     Args:
-        deviation: a number for each mode ``(k,)``, or None.
+        gains: a number for each mode ``(k,)``, or None.
         modes: their half waves along y and x, ``(2, k)``.
     """
-    if deviation is None:
+    if gains is None:
         return y
     down, across = (
         torch.cos(torch.outer((torch.arange(n, device=y.device, dtype=modes.dtype) + 0.5) * (math.pi / n), waves))
         for n, waves in zip(y.shape[-2:], modes, strict=True)
     )
-    series = (down * (deviation / modes.norm(dim=0))) @ across.T
+    series = (down * (gains / modes.norm(dim=0))) @ across.T
     return y * (1 + series).to(y.dtype)
 
 

@@ -71,9 +71,9 @@ def test_the_command(levels, tmp_path, capsys):
     out = capsys.readouterr().out
     parting, *bounds = out.splitlines()[1:]
     assert f"{error_of(levels[1])['relative']:.4f} of the flow" in parting
-    words = "futures of a flow and its transform differ by at most {} standard deviations, by RBC_ResNet_{}"
+    words = "their futures differ by at most {} standard deviations, by RBC_ResNet_{}"
     for name, bound in (("Rot", "0.4000"), ("UM", "0.8000"), ("Mag", "1.2000")):
-        assert any(line.strip().startswith(f"{name:6} " + words.format(bound, name)) for line in bounds)
+        assert any(line.strip().startswith(name) and words.format(bound, name) in line for line in bounds)
     assert len(bounds) == 3
     assert exit_code(lambda: breaking.main([str(tmp_path / "smoke_levels_0"), "--results", str(results)])) == 0
     assert "differ" not in capsys.readouterr().out  # runs on other data
@@ -99,6 +99,7 @@ def test_figure(tmp_path):
     np.testing.assert_array_equal(strict.get_ydata(), [0.5, 0.6, 0.7])
     np.testing.assert_array_equal(middle.lines[0].get_ydata(), [1.5, 1.6, 1.7])
     np.testing.assert_array_equal(right.lines[0].get_ydata(), [0.25] * 3)
+    assert (strict.get_color(), relaxed.get_color()) == (summary.LEAVES["not"], summary.LEAVES["gains"])
     assert summary.draw_breaking(groups[:1]) is None
 
 

@@ -550,6 +550,11 @@ def test_what_a_layer_is_worth():
     np.testing.assert_allclose(found, expected)
     (line,) = axes.lines
     np.testing.assert_allclose(line.get_xdata(), 0.8)
+    (axes,) = summary.draw_worth([*nets, plain, net("None", 0.3, width=0.5)]).axes
+    (line,) = axes.lines  # of the first plain net
+    np.testing.assert_allclose(line.get_xdata(), 0.8)
+    (axes,) = summary.draw_worth(nets[:2]).axes
+    assert not axes.lines
 
 
 def test_figures_of_a_report(tmp_path, results, capsys):

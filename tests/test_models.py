@@ -362,6 +362,7 @@ def test_kernels_are_derived_once_per_roll_out(symmetry):
         ({"input_length": 0}, "input_length must be at least 1, got 0"),
         ({"width": 0}, "width must be positive, got 0"),
         ({"symmetry": "UM", "order": 8}, "symmetry UM has no option order"),
+        ({"symmetry": "UM", "relaxed": "gains", "frame": ["um"]}, "a frame for UM would keep the symmetry"),
     ],
 )
 def test_build_model_refuses(arguments, message):

@@ -506,11 +506,10 @@ def test_boxes_that_are_none(boxes, message, tmp_path, capsys):
     assert message in refused(capsys, tmp_path, "ocean", "--train", file, *boxes, *SMALL, usage=True)
 
 
-@pytest.mark.parametrize("boxes", [(), ("--train_box", 10, 18, -41, -30), 2 * ("10", "18", "-41", "-30")])
-def test_the_sea_trained_on_is_no_other_domain(boxes, tmp_path, capsys):
+@pytest.mark.parametrize("given", [(), ("--train_box",), ("--test_box",), ("--train_box", "--test_box")])
+def test_the_sea_trained_on_is_no_other_domain(given, tmp_path, capsys):
     file = write(tmp_path / "a.nc", vortices(8, 16))
-    if len(boxes) == 8:
-        boxes = ("--train_box", *boxes[:4], "--test_box", *boxes[4:])
+    boxes = [word for flag in given for word in (flag, 10, 18, -41, -30)]
     line = refused(capsys, tmp_path, "ocean", "--train", file, "--test", file, *boxes, *SMALL, usage=True)
     assert "--test has a.nc, which is trained on; give --train_box and --test_box, apart" in line
 
