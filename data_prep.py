@@ -45,13 +45,14 @@ if __name__ == "__main__":
 
 from flows.arrays import array_sources
 from flows.convection import convection_sources, tile_of
+from flows.folder import new_folder
 from flows.gridded import gridded_sources
 from flows.hdf5 import hdf5_sources
 from flows.heat import heat_sources
 from flows.jet import jet_sources
 from flows.ocean import ocean_sources
 from flows.plumes import plume_sources
-from flows.store import new_folder, write_dataset
+from flows.store import write_dataset
 from utils import InputError, exit_code
 
 SOURCES = {  # of a command: ``sources(args)`` returns ``{split: Source}``, see :func:`flows.store.write_dataset`

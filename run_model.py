@@ -25,6 +25,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import platform
 import shutil
 import statistics
@@ -45,9 +46,10 @@ from evaluation.export import export
 from evaluation.predict import predict
 from evaluation.price import alive, available_memory, peak_memory, training_price
 from evaluation.relaxation import make_strict, relative_deviations
-from evaluation.runs import IDENTITY, TUNED, check_run, data_folder, locked, net_of, read_config, read_metrics, tile_of
+from evaluation.runs import IDENTITY, TUNED, check_run, data_folder, net_of, read_config, read_metrics, tile_of
 from evaluation.score import Remembered, TestSet, equivariance_of, score, validation_rmse
-from flows.store import load_meta, new_folder, read_elements
+from flows.folder import locked, new_folder
+from flows.store import load_meta, read_elements
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES
 from models.approximate import penalised
@@ -76,8 +78,8 @@ ADAM_BYTES = 16  # of a parameter, its gradient and the two moments that Adam ke
 
 def check_output(path, flag="output"):
     """Refuse a file that exists, or lies in no folder, before the work."""
-    if path is not None and (path.exists() or not path.parent.is_dir()):
-        raise InputError(f"--{flag} {path} must be a new file in a folder that exists")
+    if path is not None and (path.exists() or not os.access(path.parent, os.W_OK)):
+        raise InputError(f"--{flag} {path} must be a new file in a folder that exists and may be written to")
 
 
 def take_net_from_run(argv, folder):
@@ -466,7 +468,7 @@ def main(argv=None):
     wait_for_all()  # who is late must not find half a folder
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder) if rank() == 0 else contextlib.nullcontext():
+    with locked(folder / ".lock", f"the run in {folder}") if rank() == 0 else contextlib.nullcontext():
         if rank() == 0:
             if args.no_resume:
                 for name in ("metrics.json", "last.pt", "best.pt", "log.csv"):

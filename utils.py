@@ -53,8 +53,8 @@ def exit_code(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's last flush shall not fail, too
     except (InputError, OSError) as error:
         code, line = 2, f"error: {' '.join(str(error).split())}"
-    except torch.OutOfMemoryError:
-        code, line = 2, "error: the device is out of memory; lower --batch_size or --width, or use --device cpu"
+    except (torch.OutOfMemoryError, MemoryError):
+        code, line = 2, "error: out of memory; lower --batch_size, --width or --rotation_order, or use --device cpu"
     except KeyboardInterrupt:
         code, line = 130, "stopped"
     except SystemExit as stop:  # argparse has said why

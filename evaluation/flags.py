@@ -178,8 +178,8 @@ def check_modes(args):
         complete = args.frames is not None and args.output is not None and args.output.suffix == ".npy"
         if not complete or (args.steps is not None and args.steps < 1):
             raise ValueError("--predict wants --frames to read, an --output that ends in .npy and --steps from 1 on")
-    elif args.frames is not None or (args.output is not None and args.evaluate is None):
-        raise ValueError("--output goes with --evaluate or --predict, --frames with --predict")
+    elif args.frames is not None or args.steps is not None or (args.output is not None and args.evaluate is None):
+        raise ValueError("--output goes with --evaluate or --predict, --frames and --steps with --predict")
     if args.strict and args.evaluate is None:
         raise ValueError("--strict goes with --evaluate")
     if args.strict and args.output is not None and args.output.suffix != ".json":

@@ -44,7 +44,7 @@ def predict(folder, source, steps, output, device):
     fields, past = config["fields"], config["input_length"]
     channels, multiple = components(fields), ARCHITECTURES[config["architecture"]].size_multiple
     fits = frames.dim() == 4 and frames.shape[1] == channels and len(frames) >= past
-    if not fits or any(side % multiple for side in frames.shape[2:]):
+    if not fits or 0 in frames.shape or any(side % multiple for side in frames.shape[2:]):
         raise InputError(
             f"{source} has shape {tuple(frames.shape)}, this net wants (T, {channels}, H, W): at least {past} frames "
             f"of {' and '.join(fields)}, H and W multiples of {multiple}"

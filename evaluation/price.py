@@ -85,9 +85,10 @@ def training_price(model, windows, settings):
         ``(operations, seconds)``: floating-point operations of a training step, of all processes together, and an
         estimate of the time of an epoch without its validation.
     """
-    settings = replace(settings, name="measuring, not training:", learning_rate=0.0)
-    device, batch = windows.device, settings.batch_size
-    steps = math.ceil((settings.epoch_windows or len(windows)) / batch)
+    device, in_epoch = windows.device, settings.epoch_windows or len(windows)
+    batch = min(settings.batch_size, in_epoch)
+    steps = math.ceil(in_epoch / batch)
+    settings = replace(settings, name="measuring, not training:", learning_rate=0.0, batch_size=batch)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         copy = deepcopy(model)
         forecaster, optimizer = shared_roll_out(copy), make_optimizer(copy, settings)

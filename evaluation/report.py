@@ -42,11 +42,11 @@ def parser_of_results(**options):
         "factors": "compare scale nets with plain nets by upscaling factor, and by frame, instead",
     }.items():
         subject.add_argument(f"--{name}", action="store_const", dest="subject", const=name, help=words)
-    parser.add_argument(
-        "--match", type=regex, default="", metavar="REGEX", help="only rows whose data set and label it matches"
+    subject.add_argument(
+        "--against", type=regex, default="", metavar="REGEX", help="differences from the row that it matches, instead"
     )
     parser.add_argument(
-        "--against", type=regex, default="", metavar="REGEX", help="differences from the row that it matches, instead"
+        "--match", type=regex, default="", metavar="REGEX", help="only rows whose data set and label it matches"
     )
     parser.set_defaults(subject="scores")
     return parser
@@ -65,7 +65,10 @@ def parse_args(argv=None):
     )
     parser.add_argument("--collect", type=Path, metavar="FOLDER", help="copy the runs' config, log and metrics there")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write the reports between a file's markers again")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.form == "csv" and (args.against or args.subject != "scores"):
+        parser.error("--csv prints every number there is; of the other flags only --match goes with it")
+    return args
 
 
 if __name__ == "__main__":

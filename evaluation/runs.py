@@ -1,8 +1,6 @@
 """Runs on disk: where they and their data are, what tells them apart, how they are grouped and kept as evidence."""
 
-import contextlib
 import csv
-import fcntl
 import json
 import shlex
 import statistics
@@ -66,30 +64,13 @@ def read_record(path, needed):
     try:
         record = dict(json.loads(path.read_text()))
     except (ValueError, TypeError):
-        raise InputError(f"{path} is broken; use --no_resume to start over") from None
+        raise InputError(f"{path} is broken; train that run again, with --no_resume") from None
     missing = [name for name in needed if name not in record]
     if missing:
-        raise InputError(f"{path} lacks {', '.join(missing)}; it is of another version: run it again with --no_resume")
+        raise InputError(
+            f"{path} lacks {', '.join(missing)}; it is of another version: train that run again, with --no_resume"
+        )
     return record
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Keep other processes out of a run's folder; the system frees it however this process ends.
-
-    Raises:
-        InputError: another process is at this run.
-    """
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process is at the run in {folder}; wait for it or use another --results"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        yield
 
 
 def net_of(settings, fields):

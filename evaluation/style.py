@@ -37,6 +37,7 @@ LINES = {"ResNet": "--", "Unet": "-", "ConvNet": "-.", "FNO": ":"}
 LAND = "0.8"
 # Settings that a label names where runs that are drawn together differ in them, and its words for them.
 SETTINGS = {
+    "kernel_size": "kernel",
     "width": "width",
     "num_epoch": "epochs",
     "frame": "frame",

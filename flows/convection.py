@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.arguments import CHANGES
 from flows.arrays import array_source, load_array
+from flows.folder import locked
 from simulation.rayleigh_benard import PRESETS, rows_needed, simulate, temperature_file
 from utils import InputError, choose_device
 
@@ -74,7 +75,8 @@ def simulated(args, settings, name, faster=1.0):
     device = choose_device(args.device)
     path = Path(args.data_dir, f"{name}.npy")
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = simulate(settings, path, device)
+    with locked(path.with_name(f".{path.name}.lock"), f"the simulation of {path}"):
+        result = simulate(settings, path, device)
     by_kind = {"vector": load_array(path), "scalar": load_array(temperature_file(path))[:, None]}
     if faster != 1:
         by_kind = {kind: values * faster ** (1 if kind == "vector" else 2) for kind, values in by_kind.items()}

@@ -4,7 +4,8 @@
   the last one or two may be left out. Whatever writes x, y, u, v under a line of words is read alike.
 * MODULO (github.com/mendezVKI/MODULO): ``Res00001.dat`` ... with columns u and v, and ``Mesh.dat`` with x and y.
 
-Values are separated by blanks, tabs or commas. Rows are sorted by y, columns by x, whatever the order in the files.
+Values are separated by blanks, tabs or commas. Rows are sorted by y, columns by x, whatever the order in the files;
+where the line above the numbers names x, y, u and v, these columns are found by their names.
 """
 
 import re
@@ -20,7 +21,7 @@ INVALID, FLAGS = 1, (0, 1, 2)  # interpolated vectors count
 
 
 def read_table(path):
-    """The numbers in a text file below its header, ``(rows, columns)``.
+    """The numbers in a text file below its header, ``(rows, columns)``: first those of x, y, u and v, if it names them.
 
     Raises:
         InputError: there is no such table.
@@ -29,10 +30,16 @@ def read_table(path):
         lines = existing(path).read_text().replace(",", " ").splitlines()
         words = [line.split()[:1] for line in lines]
         begin = next(i for i, word in enumerate(words) if word and re.fullmatch(r"[-+]?[\d.][\d.eE+-]*|nan", word[0]))
-        return np.loadtxt(lines[begin:], ndmin=2)
+        table = np.loadtxt(lines[begin:], ndmin=2)
     except (ValueError, StopIteration) as error:  # what is no text raises a ValueError, too
         reason = str(error).splitlines()[0] if str(error) else "it holds no numbers"
         raise InputError(f"{path} is no table of numbers: {reason}") from error
+    header = re.sub(r"\[.*?\]|\(.*?\)", " ", lines[begin - 1] if begin else "")  # without units
+    names = re.findall(r"\w+", header.lower())
+    if len(names) == table.shape[1] and len(set(names)) == len(names):
+        known = [names.index(name) for name in ("x", "y", "u", "v") if name in names]
+        table = table[:, [*known, *(column for column in range(len(names)) if column not in known)]]
+    return table
 
 
 def find_frames(folder):

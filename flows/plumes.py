@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.arguments import PLUMES
+from flows.folder import locked
 from flows.source import grid_source
 from flows.splits import STARTS, frames_of, segments_by_start
 from flows.store import allocate, checksum
@@ -74,7 +75,7 @@ def simulated(dataset, args):
     path = Path(args.data_dir, f"smoke_{args.set}_{args.size}_{code}.npy")
     if not path.exists():
         device = choose_device(args.device)
-        with replacing(path) as temporary:
+        with locked(path.with_name(f".{path.name}.lock"), f"the simulation of {path}"), replacing(path) as temporary:
             frames = allocate(temporary, dataset.shape)
             simulate(dataset, device, out=frames)
             frames.flush()

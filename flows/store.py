@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import zlib
 from pathlib import Path
 
@@ -24,11 +23,18 @@ SCHEMA = 2  # of meta.json; raised when its meaning changes
 # Ratio of the two divergences from which on a flow is said to look upside down. It is 0.1 to 0.7 in files of currents,
 # so 1.5 to 8 if they are turned over; of 16 x 16 points on a single day, that is by chance, up to 1.2.
 UPSIDE_DOWN = 1.3
+LEAST_SIDE = 4  # points of the longer side: fewer have no ring of wavenumbers between the innermost and the outermost
 
 
 def checksum(data):
     """sha256 of bytes or of a contiguous array, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_checksum(path):
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identity(meta):
@@ -84,45 +90,6 @@ def read_elements(path, count):
 
 
 # ---------------------------------------------------------------- writing
-
-
-@contextlib.contextmanager
-def new_folder(target):
-    """Yield a hidden folder beside ``target`` that takes its place only if the block succeeds."""
-    target = Path(target).resolve()  # a link to another disk stays one
-    partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
-    created = not target.parent.exists()
-    if target.is_file():
-        raise InputError(f"{target} is a file, wanted a folder or nothing; choose another --data_dir")
-    if target.is_dir() and any(target.iterdir()) and not (target / "meta.json").is_file():
-        raise InputError(
-            f"{target} holds other files than prepared data, which would replace them; choose another --name"
-        )
-    try:
-        put_back(old, target)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {target.parent}: {error.strerror}; choose another --data_dir") from error
-    try:
-        yield partial
-        if target.exists():
-            print(f"replacing the earlier {target}")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-        partial.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        put_back(old, target)
-        shutil.rmtree(partial, ignore_errors=True)
-        if created and not any(target.parent.iterdir()):
-            target.parent.rmdir()
-
-
-def put_back(old, target):
-    """Undo a replacement that was cut short between its two steps."""
-    if old.exists() and not target.exists():
-        old.rename(target)
 
 
 def allocate(path, shape):
@@ -223,7 +190,7 @@ def describe_split(folder, name, source, split, frames):
         "begin": source.dates and source.dates[split.ranges[0][0]],
         "end": source.dates and source.dates[split.ranges[-1][1] - 1],
         "land": 0.0 if source.mask is None else 1 - float(source.mask.mean()),
-        "sha256": checksum(np.memmap(folder / f"{name}.npy", np.uint8, "r")),
+        "sha256": file_checksum(folder / f"{name}.npy"),
         "mask_sha256": None if source.mask is None else checksum(np.ascontiguousarray(source.mask)),
         **({"parameters": parameters} if parameters else {}),
     }
@@ -271,8 +238,15 @@ def write_dataset(folder, dataset, sources, args, centre=False):
 
     Returns:
         The summary's lines.
+
+    Raises:
+        InputError: tiles too small for the measures, too few windows, a flow at rest.
     """
     window, given, source = args.history + args.horizon, sources, sources["train"]
+    if max(source.size) < LEAST_SIDE:
+        raise InputError(
+            f"tiles of {' x '.join(map(str, source.size))} points have no energy spectrum, wanted {LEAST_SIDE} a side"
+        )
     sources, plans = plan(given, window, args.gap, args.splits)
     elements = draw_elements(plans["test"].count, source, args)
     frames = {name: write_frames(folder / f"{name}.npy", sources[name], split) for name, split in plans.items()}

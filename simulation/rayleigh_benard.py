@@ -286,7 +286,10 @@ def simulate(settings, path, device="cpu"):
     partial = [file.with_name(f".{file.name}.part") for file in files]
     checkpoint = path.with_name(f".{path.name}.checkpoint")
     if path.exists():
-        result = json.loads(report.read_text()) if report.exists() else {"settings": {}}
+        try:
+            result = json.loads(report.read_text()) if report.exists() else {"settings": {}}
+        except ValueError:
+            raise InputError(f"{report} is broken; remove it and {path}, and they will be made again") from None
         _check_same(result["settings"], settings, path)
         return result
     threads = torch.get_num_threads()

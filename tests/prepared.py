@@ -6,6 +6,7 @@ import json
 import numpy as np
 
 import data_prep
+from flows.store import checksum, file_checksum
 from flows.windows import window_starts
 from models.fields import of_component
 from utils import exit_code
@@ -48,6 +49,21 @@ def raw_windows(folder, split):
     meta = read_meta(folder)
     mean, std = (np.array(of_component(meta["fields"], meta[key]))[:, None, None] for key in ("mean", "std"))
     return read_windows(folder, split) * std + mean
+
+
+def entry_of(folder, name, segments, first, count):
+    """A split's entry in meta.json, of frames and maybe a mask that were written by hand."""
+    mask = folder / f"{name}_mask.npy"
+    return {
+        "frames": f"{name}.npy",
+        "mask": mask.name if mask.exists() else None,
+        "shape": list(np.load(folder / f"{name}.npy", mmap_mode="r").shape),
+        "segments": segments,
+        "first": first,
+        "count": count,
+        "sha256": file_checksum(folder / f"{name}.npy"),
+        "mask_sha256": checksum(np.load(mask)) if mask.exists() else None,
+    }
 
 
 def digest(folder):

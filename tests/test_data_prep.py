@@ -27,6 +27,7 @@ from flows.arguments import SIMULATIONS
 from flows.arrays import array_source
 from flows.convection import SETTINGS, other_simulation, simulation, tile_of
 from flows.flags import COMMANDS, parse_args
+from flows.folder import new_folder
 from flows.splits import first_windows, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
@@ -119,18 +120,17 @@ def test_every_format_gives_the_same_data(raw, prepared, tmp_path):
 
 def test_default_splits_of_the_release(tmp_path):
     """2000 frames, 7 regions: train 0-5999, valid 6000-7999, test 8000-9999 of the windows j * 7 + region."""
-    raw = np.random.default_rng(1).normal(size=(2000, 2, 1, 25)).astype(np.float32)
+    raw = np.random.default_rng(1).normal(size=(2000, 2, 13, 109)).astype(np.float32)
     np.save(tmp_path / "raw.npy", raw)
-    assert (
-        prepare("rbc", "--raw", tmp_path / "raw.npy", "--tile", 1, "--protocol", "release", "--data_dir", tmp_path) == 0
-    )
+    release = ("--tile", 4, "--protocol", "release")
+    assert prepare("rbc", "--raw", tmp_path / "raw.npy", *release, "--data_dir", tmp_path) == 0
     meta = read_meta(tmp_path / "rbc")
     for name, begin, count in (("train", 0, 6000), ("valid", 6000, 2000), ("test", 8000, 2000)):
         windows = read_windows(tmp_path / "rbc", name)
-        assert windows.shape == (count, 50, 2, 1, 1)
+        assert windows.shape == (count, 50, 2, 4, 4)
         for k in (0, 1, count // 2, count - 1):
             j, region = divmod(begin + k, 7)
-            expected = (raw[j : j + 50, :, :, 4 * region : 4 * region + 1] - meta["mean"]) / meta["std"]
+            expected = (raw[j : j + 50, :, ::4, 16 * region : 16 * region + 16 : 4] - meta["mean"]) / meta["std"]
             np.testing.assert_allclose(windows[k], expected, atol=1e-6)
 
 
@@ -548,9 +548,25 @@ def test_a_folder_of_other_files_is_not_replaced(raw, tmp_path, capsys):
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["rbc", "rbc/raw.npy"]
 
 
+def test_a_second_process_is_refused_and_the_first_finishes(tmp_path):
+    with new_folder(tmp_path / "rbc") as folder:
+        (folder / "meta.json").touch()
+        with pytest.raises(InputError, match="another process is at"), new_folder(tmp_path / "rbc"):
+            pass
+        assert (folder / "meta.json").exists()
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*")] == ["rbc", "rbc/meta.json"]
+
+
+def test_tiles_without_a_spectrum_are_refused(tmp_path, capsys):
+    np.save(tmp_path / "raw.npy", np.random.default_rng(0).normal(size=(40, 2, 12, 12)))
+    command = ["rbc", "--raw", tmp_path / "raw.npy", *SMALL, "--stride", 1, "--tile"]
+    assert "tiles of 3 x 3 points have no energy spectrum" in refused(capsys, tmp_path, *command, 3)
+    assert prepare(*command, 4, "--data_dir", tmp_path) == 0
+
+
 def test_killed_between_the_two_steps_of_a_replacement(tmp_path):
     (tmp_path / ".rbc.old").mkdir()
-    with pytest.raises(InputError), store.new_folder(tmp_path / "rbc"):
+    with pytest.raises(InputError), new_folder(tmp_path / "rbc"):
         raise InputError
     assert [file.name for file in tmp_path.iterdir()] == ["rbc"]
 
@@ -679,6 +695,7 @@ BAD_FILES = {
     "sparse": ("raw.pt", lambda path: torch.save(torch.eye(3).to_sparse(), path), "numpy cannot read"),
     "still": ("raw.pt", tensor(23, 2, 16, 24), "flow is still"),
     "width": ("raw.pt", tensor(23, 2, 16, 26), "8 x 13 after --stride 2, wanted multiples of --tile 4"),
+    "no rows": ("raw.npy", array(np.zeros((23, 2, 0, 24))), "shape \\(23, 2, 0, 24\\)"),
     "smaller than a tile": ("raw.pt", tensor(23, 2, 4, 4), "2 x 2 after --stride 2"),
     "too few frames": ("raw.pt", tensor(6, 2, 16, 24), "found 6 frames.*wanted 7.*--history"),
     "not an array": ("raw.npy", lambda path: path.write_text("u v"), "no readable .npy"),

@@ -23,11 +23,11 @@ def columns_of(t):
     return np.stack([x, y, *flow(t)], -1)[::-1].reshape(-1, 4)
 
 
-def write_openpiv(folder, first=1, header="# x\ty\tu\tv\tflags\tmask", delimiter="\t", columns=6, spoil=None):
-    """As openpiv.tools.save does; ``spoil`` changes a frame's columns."""
+def write_openpiv(folder, first=1, header="# x\ty\tu\tv\tflags\tmask", delimiter="\t", columns=range(6), spoil=None):
+    """As openpiv.tools.save does: some of its ``columns``; ``spoil`` changes a frame's."""
     folder.mkdir()
     for t in range(FRAMES):
-        table = np.concatenate([columns_of(t), np.zeros((77, 2))], 1)[:, :columns]
+        table = np.concatenate([columns_of(t), np.zeros((77, 2))], 1)[:, columns]
         if spoil:
             table = spoil(t, table)
         np.savetxt(folder / f"field_{first + t:03d}.txt", table, "%.6e", delimiter, header=header, comments="")
@@ -51,10 +51,13 @@ def write_modulo(folder, mesh=True, spoil=None):
 
 LAYOUTS = {
     "OpenPIV": write_openpiv,
-    "OpenPIV without a mask": lambda folder: write_openpiv(folder, columns=5),
-    "commas": lambda folder: write_openpiv(folder, header="x,y,u,v", delimiter=",", columns=4),
-    "no header": lambda folder: write_openpiv(folder, first=0, header="", columns=4),
-    "two lines of words": lambda folder: write_openpiv(folder, header="# PIV 25 Hz\n# x y u v", columns=4),
+    "OpenPIV without a mask": lambda folder: write_openpiv(folder, columns=range(5)),
+    "commas": lambda folder: write_openpiv(folder, header="x,y,u,v", delimiter=",", columns=range(4)),
+    "no header": lambda folder: write_openpiv(folder, first=0, header="", columns=range(4)),
+    "two lines of words": lambda folder: write_openpiv(folder, header="# PIV 25 Hz\n# x y u v", columns=range(4)),
+    "named columns": lambda folder: write_openpiv(
+        folder, header="u [px/s],y [mm],flags (0 valid),x [mm],v [px/s]", delimiter=",", columns=[2, 1, 4, 0, 3]
+    ),
     "MODULO with a mesh": write_modulo,
     "MODULO with four columns": lambda folder: write_modulo(folder, mesh=False),
 }
@@ -85,7 +88,7 @@ def flagged(t, table):
     corner = (table[:, 0] == X[0]) & (table[:, 1] == Y[0])
     table[corner, 2:4], table[corner, 5] = 0, 1
     if t == 4:
-        for x, y, flag in ((X[5], Y[2], 1), (X[6], Y[3], 2)):
+        for x, y, flag in ((X[9], Y[2], 1), (X[6], Y[3], 2)):
             point = (table[:, 0] == x) & (table[:, 1] == y)
             table[point, 4] = flag
             if flag == 1:
@@ -98,18 +101,19 @@ def test_invalid_vectors_are_masked(tmp_path, capsys):
     assert prepare("jet", "--raw", folder, *SMALL, "--data_dir", tmp_path) == 0
     assert "masked: 2.6% of the points are invalid in some frame, 1.4% of all vectors" in capsys.readouterr().out
     mask = np.ones((7, 11), bool)
-    mask[0, 0] = mask[2, 5] = False
+    mask[0, 0] = mask[2, 9] = False
     np.testing.assert_array_equal(np.load(tmp_path / "jet" / "test_mask.npy"), mask[None])
     found = raw_windows(tmp_path / "jet", "train")
     expected = np.stack([[flow(t) for t in range(start, start + 3)] for start in range(len(found))])
     np.testing.assert_allclose(found[..., mask], expected[..., mask], atol=1e-4)
     assert not np.load(tmp_path / "jet" / "train.npy")[..., ~mask].any()
-    assert prepare("jet", "--raw", folder, *SMALL, "--tile", 3, "--data_dir", tmp_path) == 0
-    assert "tiles of 3 x 3: 4 kept, 2 dropped with land above 0" in capsys.readouterr().out
+    assert prepare("jet", "--raw", folder, *SMALL, "--tile", 4, "--data_dir", tmp_path) == 0
+    assert "tiles of 4 x 4: 1 kept, 1 dropped with land above 0" in capsys.readouterr().out
 
 
 def test_flags_without_a_mask(tmp_path):
-    folder = write_openpiv(tmp_path / "frames", columns=5, spoil=at(7, setting(3, 4, 1)))  # x[3] of the uppermost row
+    spoil = at(7, setting(3, 4, 1))  # x[3] of the uppermost row
+    folder = write_openpiv(tmp_path / "frames", columns=range(5), spoil=spoil)
     assert prepare("jet", "--raw", folder, *SMALL, "--data_dir", tmp_path) == 0
     np.testing.assert_array_equal(np.argwhere(~np.load(tmp_path / "jet" / "test_mask.npy")), [[0, 6, 3]])
 
@@ -186,7 +190,7 @@ BAD_FOLDERS = {
         re.escape("field_004.txt has (40, 6) numbers, wanted (77, 6)"),
     ),
     "three columns": (
-        lambda folder: write_openpiv(folder, columns=3),
+        lambda folder: write_openpiv(folder, columns=range(3)),
         "field_001.txt has 3 columns, wanted x, y, u, v, perhaps flags and mask",
     ),
     "a column of the mesh's": (
@@ -206,7 +210,7 @@ BAD_FOLDERS = {
         "Mesh.dat has 1 column, wanted x and y",
     ),
     "beyond float32": (
-        lambda folder: write_openpiv(folder, columns=4, spoil=at(8, setting(3, 2, 1e60))),
+        lambda folder: write_openpiv(folder, columns=range(4), spoil=at(8, setting(3, 2, 1e60))),
         "field_009.txt has vectors that are not finite",
     ),
     "other points": (
@@ -226,7 +230,7 @@ BAD_FOLDERS = {
         "has no regular grid .77 points, 11 values of x, 7 of y",
     ),
     "NaN": (
-        lambda folder: write_openpiv(folder, columns=4, spoil=at(8, setting(3, 2, np.nan))),
+        lambda folder: write_openpiv(folder, columns=range(4), spoil=at(8, setting(3, 2, np.nan))),
         "field_009.txt has vectors that are not finite and not flagged",
     ),
     "NaN in the first vector": (

@@ -1,5 +1,6 @@
 """What a net is said to cost before it is trained, and that saying so changes nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_a_run_is_the_same_with_and_without(data_dir, tmp_path, monkeypatch, cap
         monkeypatch.setattr(run_model, "training_price", lambda *arguments: (0, 0.0))
     assert files[0] == files[1]
     assert capsys.readouterr().out.count(" of training per epoch") == 2
+
+
+def test_the_price_of_a_batch_larger_than_all(data_dir, meta):
+    """A step then has all the windows, and no more."""
+    windows, model = Windows(Path(data_dir) / "rbc", meta, "train"), build_model("ConvNet", "None", 4, width=0.125)
+    all_at_once, *others = (
+        training_price(model, windows, replace(SETTINGS, batch_size=size))[0] for size in (len(windows), 10**9)
+    )
+    assert others == [all_at_once]
 
 
 def test_the_price_of_a_step(data_dir, meta):

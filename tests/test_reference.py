@@ -8,6 +8,7 @@ import netCDF4
 import numpy as np
 import pytest
 import torch
+from prepared import entry_of
 from torch import nn
 
 import data_prep
@@ -39,8 +40,7 @@ def split_with_land(folder, name, count, seed):
     frames, mask = rng.normal(size=(2, 20, 2, 3, 5)), rng.random((2, 3, 5)) < 0.8
     np.save(folder / f"{name}.npy", frames)
     np.save(folder / f"{name}_mask.npy", mask)
-    entry = {"frames": f"{name}.npy", "mask": f"{name}_mask.npy", "shape": list(frames.shape)}
-    entry |= {"segments": [[0, 20]], "first": 0, "count": count}
+    entry = entry_of(folder, name, [[0, 20]], first=0, count=count)
     windows = Windows(folder, {"fields": ["vector"], "history": 3, "horizon": 2, "splits": {name: entry}}, name)
     return windows, [(frames[i % 2, i // 2 : i // 2 + 5], mask[i % 2]) for i in range(count)]
 

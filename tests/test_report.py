@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import platform
+import re
 import shlex
 import shutil
 import statistics
@@ -279,6 +280,13 @@ def test_equivariance_error_by_wavenumber(tmp_path, capsys):
     cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
     assert [cells[f"UM {band}"][:7] for band in ("low", "mid", "high")] == ["2.0e-01", "2.0e-02", "3.0e+00"]
     assert {cells[f"Rot {band}"] for band in ("low", "mid", "high")} == {"-"}
+
+
+@pytest.mark.parametrize("flags", ["--csv --verdicts", "--csv --against Unet", "--rates --against Unet"])
+def test_flags_that_would_be_ignored(capsys, flags):
+    with pytest.raises(SystemExit):
+        report.main(["results", *flags.split()])
+    assert re.search("goes with it|not allowed with", capsys.readouterr().err)
 
 
 def test_csv_holds_every_number(tmp_path, capsys):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared import entry_of
 from torch import nn
 
 import data_prep
@@ -441,8 +442,7 @@ def ramp_dir(tmp_path_factory):
 
 @pytest.fixture
 def ramp_windows(ramp_dir):
-    split = {"frames": "test.npy", "mask": None, "shape": [1, 30, 2, 16, 32]}
-    split |= {"segments": [[0, 30]], "first": 0, "count": 21}
+    split = entry_of(ramp_dir, "test", [[0, 30]], first=0, count=21)
     return Windows(ramp_dir, {"fields": ["vector"], "history": 6, "horizon": 4, "splits": {"test": split}}, "test")
 
 

@@ -328,6 +328,9 @@ def test_other_settings_are_refused(tmp_path, monkeypatch):
     simulate(SHORT, tmp_path / "rbc.npy")
     with pytest.raises(InputError, match=r"rbc.npy is not the simulation with ra 500000.0, seed 3; remove it"):
         simulate(replace(SHORT, ra=5e5, seed=3), tmp_path / "rbc.npy")
+    (tmp_path / "rbc.json").write_text("{")
+    with pytest.raises(InputError, match=r"rbc.json is broken; remove it and .*rbc.npy"):
+        simulate(SHORT, tmp_path / "rbc.npy")
     (tmp_path / "rbc.json").unlink()
     with pytest.raises(InputError, match="rbc.npy is not the simulation"):
         simulate(SHORT, tmp_path / "rbc.npy")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared import entry_of
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,7 +28,7 @@ from evaluation.equivariance import equivariance_error
 from evaluation.rmse import rmse
 from evaluation.score import TestSet, score, validation_rmse
 from evaluation.spectrum import energy_spectrum_error
-from flows.store import load_meta
+from flows.store import file_checksum, load_meta
 from flows.windows import Windows
 from models import SYMMETRIES, build_model
 from utils import (
@@ -124,8 +125,7 @@ def with_land(tmp_path):
     mask[1, 0] = False
     np.save(tmp_path / "train.npy", frames)
     np.save(tmp_path / "train_mask.npy", mask)
-    split = {"frames": "train.npy", "mask": "train_mask.npy", "shape": list(frames.shape)}
-    split |= {"segments": [[0, 8], [10, 20]], "first": 1, "count": 12}
+    split = entry_of(tmp_path, "train", [[0, 8], [10, 20]], first=1, count=12)
     return tmp_path, {"fields": ["vector"], "history": 4, "horizon": 2, "splits": {"train": split}}, frames, mask
 
 
@@ -184,9 +184,11 @@ def memory_of_an_epoch(folder, frames):
     """MiB by which training on 400 windows, spread over ``frames`` frames of zeros, raises this process's peak."""
     (folder / "train.npy").unlink(missing_ok=True)
     array = np.lib.format.open_memmap(folder / "train.npy", "w+", np.float32, (2, frames // 2, 2, 128, 128))
-    meta = {"fields": ["vector"], "history": 24, "horizon": 6}
     split = {"frames": "train.npy", "mask": None, "shape": list(array.shape), "segments": [[0, frames // 2]]}
-    meta["splits"] = {"train": {**split, "first": 0, "count": 2 * (frames // 2 - 29)}}
+    split |= {"first": 0, "count": 2 * (frames // 2 - 29)}
+    if frames < 10_000:  # the others are too many to be checked
+        split["sha256"] = file_checksum(folder / "train.npy")
+    meta = {"fields": ["vector"], "history": 24, "horizon": 6, "splits": {"train": split}}
     del array  # nothing was written: a file of holes
     windows = Windows(folder, meta, "train")
     chosen = torch.linspace(0, len(windows) - 1, 400).long()
@@ -221,6 +223,11 @@ def test_data_past_memory(tmp_path):
         (lambda folder: (folder / "train.npy").write_bytes(b""), "train.npy is missing or broken"),
         (lambda folder: (folder / "train.npy").write_bytes(b"\x93NUMPY\x01\x00 cut"), "train.npy is missing or broken"),
         (lambda folder: np.save(folder / "train_mask.npy", np.ones((2, 5, 3), bool)), "has shape"),
+        (lambda folder: np.save(folder / "train_mask.npy", np.ones((2, 3, 5), bool)), "train_mask.npy does not match"),
+        (
+            lambda folder: np.save(folder / "train.npy", np.nextafter(np.load(folder / "train.npy"), np.float32(1))),
+            "train.npy does not match its sha256",
+        ),
     ],
 )
 def test_broken_arrays(with_land, damage, message):
@@ -711,7 +718,8 @@ def test_progress_says_nothing_where_nobody_looks(capsys):
     [
         (InputError("tile 7\nis odd"), 2, "error: tile 7 is odd"),
         (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device"),
-        (torch.OutOfMemoryError(), 2, "error: the device is out of memory"),
+        (torch.OutOfMemoryError(), 2, "error: out of memory"),
+        (MemoryError(), 2, "error: out of memory; lower --batch_size, --width or --rotation_order"),
         (KeyboardInterrupt(), 130, "stopped"),
         (None, 0, ""),
     ],
