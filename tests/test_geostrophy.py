@@ -137,10 +137,10 @@ def test_of_two_sea_levels_that_above_the_geoid(tmp_path, capsys):
 def test_a_box_of_a_sea_level(tmp_path):
     """The currents are those of the box's inner points."""
     path = write(tmp_path / "a.nc", slopes())
-    command = ["ocean", "--train", path, *SMALL, "--tile", 3, "--train_box", 11, 13, 36.5, 37.5]
+    command = ["ocean", "--train", path, *SMALL, "--tile", 4, "--train_box", 11, 13.5, 36.5, 37.75]
     assert prepare(*command, "--data_dir", tmp_path) == 0
     found = raw_windows(tmp_path / "ocean", "train")[0, 0]
-    np.testing.assert_allclose(found, currents()[0, :, 2:5, 2:5], rtol=1e-5)
+    np.testing.assert_allclose(found, currents()[0, :, 2:6, 2:6], rtol=1e-5)
 
 
 def test_the_southern_hemisphere_is_no_equator(tmp_path):
