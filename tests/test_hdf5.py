@@ -233,12 +233,12 @@ def test_well_two_trajectories_are_cut_in_time(tmp_path):
 def test_well_tiles_stride_and_what_is_periodic(tmp_path, lines):
     folder = write_splits(tmp_path / "raw")
     command = ["well", "--raw", folder, "--fields", "velocity", "--data_dir", tmp_path, *SMALL]
-    assert prepare(*command, "--tile", 3) == 0
-    assert "2 x 3 tiles of 3 x 3; left over: 1 rows and 2 columns" in lines()
+    assert prepare(*command, "--tile", 4) == 0
+    assert "1 x 2 tiles of 4 x 4; left over: 3 rows and 3 columns" in lines()
     meta = read_meta(tmp_path / "well")
     assert "periodic" not in meta  # a tile ends elsewhere than the grid
-    tile = np.load(tmp_path / "well" / "test.npy")[4] * meta["std"][0]  # the second row of tiles, the second column
-    np.testing.assert_allclose(tile, frames_of(4, rotating)[:, :, 3:6, 3:6], atol=2e-5)
+    tile = np.load(tmp_path / "well" / "test.npy")[1] * meta["std"][0]  # the second column of tiles
+    np.testing.assert_allclose(tile, frames_of(4, rotating)[:, :, :4, 4:8], atol=2e-5)
     assert prepare(*command, "--stride", 2) == 0
     meta = read_meta(tmp_path / "well")
     assert (meta["spacing"], meta["tile"]) == ([0.5, 1.0], [4, 6])
