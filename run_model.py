@@ -229,11 +229,11 @@ def test_sets(args, meta, windows):
         InputError: a broken table, a set that was not prepared, or one of which this net could not read a window.
     """
     tests = {name: TestSet(windows[name]) for name in ("test", "domain") if name in windows}
-    for name, file in meta["tables"]["test"].items():
+    for name in meta["tables"]["test"]:
         if name in SYMMETRIES and tile_of(vars(args)) is not None and not SYMMETRIES[name].keeps_shape:
             print(f"not tested on {name}: its frames have other sizes than this net reads", flush=True)
         elif name in SYMMETRIES:
-            elements = read_elements(data_folder(args.data_dir, args.dataset) / file, len(windows["test"]))
+            elements = read_elements(data_folder(args.data_dir, args.dataset), meta, name)
             tests[name] = TestSet(windows["test"], SYMMETRIES[name].on(meta["fields"]), elements)
     if args.scale_windows and "Scale" in tests:
         tests["Scale"] = tests["Scale"].thinned(args.scale_windows)
@@ -468,7 +468,7 @@ def main(argv=None):
     wait_for_all()  # who is late must not find half a folder
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", f"the run in {folder}") if rank() == 0 else contextlib.nullcontext():
+    with locked(folder) if rank() == 0 else contextlib.nullcontext():
         if rank() == 0:
             if args.no_resume:
                 for name in ("metrics.json", "last.pt", "best.pt", "log.csv"):

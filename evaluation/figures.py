@@ -155,11 +155,7 @@ def open_run(folder, data_dirs, device):
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder} is not a run of this program: {error!r:.100}; run it again") from None
     windows = Windows(data, meta, "test", device)
-    elements = {
-        name: read_elements(data / file, len(windows))
-        for name, file in meta["tables"]["test"].items()
-        if name in SYMMETRIES
-    }
+    elements = {name: read_elements(data, meta, name) for name in meta["tables"]["test"] if name in SYMMETRIES}
     return Run(folder, config, metrics, history, windows, elements, model)
 
 

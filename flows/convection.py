@@ -75,7 +75,7 @@ def simulated(args, settings, name, faster=1.0):
     device = choose_device(args.device)
     path = Path(args.data_dir, f"{name}.npy")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock"), f"the simulation of {path}"):
+    with locked(path):
         result = simulate(settings, path, device)
     by_kind = {"vector": load_array(path), "scalar": load_array(temperature_file(path))[:, None]}
     if faster != 1:

@@ -10,32 +10,35 @@ from utils import InputError
 
 
 @contextlib.contextmanager
-def locked(path, what):
-    """Keep other processes out by the lock file ``path``. The system frees it however this process ends.
+def locked(path):
+    """Keep other processes away from a file or folder, which need not exist, by a hidden file beside it.
 
-    Args:
-        path: of a file that is there while the block runs.
-        what: is locked, in words.
+    The system frees that lock however this process ends.
 
     Raises:
         InputError: another process is at it.
     """
-    path = Path(path)
+    lock = lock_of(path)
     while True:
-        with open(path, "a") as file:
+        with open(lock, "a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"another process is at {what}; wait for it, or write elsewhere") from None
+                raise InputError(f"another process is at {path}; wait for it, or write elsewhere") from None
             except OSError:
                 pass  # a file system without locks
-            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            if not lock.exists() or not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
                 continue  # who had it has removed it meanwhile
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
             return
+
+
+def lock_of(path):
+    path = Path(path)
+    return path.with_name(f".{path.name}.lock")
 
 
 @contextlib.contextmanager
@@ -46,7 +49,7 @@ def new_folder(target):
         InputError: there is something else, or another process at it, or no room.
     """
     target = Path(target).resolve()  # a link to another disk stays one
-    partial, old, lock = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old", "lock"))
+    partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
     created = not target.parent.exists()
     if target.is_file():
         raise InputError(f"{target} is a file, wanted a folder or nothing; choose another name")
@@ -56,11 +59,11 @@ def new_folder(target):
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()
+        lock_of(target).touch()
     except OSError as error:
         raise InputError(f"cannot write into {target.parent}: {error.strerror}; choose another folder") from error
     try:
-        with locked(lock, target):
+        with locked(target):
             put_back(old, target)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()

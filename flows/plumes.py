@@ -75,7 +75,7 @@ def simulated(dataset, args):
     path = Path(args.data_dir, f"smoke_{args.set}_{args.size}_{code}.npy")
     if not path.exists():
         device = choose_device(args.device)
-        with locked(path.with_name(f".{path.name}.lock"), f"the simulation of {path}"), replacing(path) as temporary:
+        with locked(path), replacing(path) as temporary:
             frames = allocate(temporary, dataset.shape)
             simulate(dataset, device, out=frames)
             frames.flush()

@@ -77,16 +77,26 @@ def load_meta(folder):
     raise InputError(f"{path} does not match its id: it was changed since; run data_prep.py again")
 
 
-def read_elements(path, count):
-    """Group elements of a transformed test set, one per window, as data_prep.py drew them."""
+def refuse_changed(path, found, recorded):
+    """InputError if the checksum of what is in a file is not the one in meta.json."""
+    if found != recorded:
+        raise InputError(f"{path} does not match its sha256 in meta.json: it was changed since; run data_prep.py again")
+
+
+def read_elements(folder, meta, name):
+    """Group elements of the test set transformed by a symmetry, one per window, as data_prep.py drew them.
+
+    Raises:
+        InputError: the file is missing, broken or not what ``meta`` says.
+    """
+    path = Path(folder) / meta["tables"]["test"][name]
     try:
         with np.load(path) as file:
-            elements = torch.from_numpy(file["elements"])
+            elements = file["elements"]
     except (OSError, ValueError, KeyError):
         raise InputError(f"{path} is missing or broken; run data_prep.py again") from None
-    if len(elements) != count:
-        raise InputError(f"{path} has {len(elements)} entries for {count} windows; run data_prep.py again")
-    return elements
+    refuse_changed(path, checksum(elements), meta["table_sha256"]["test"][name])
+    return torch.from_numpy(elements)
 
 
 # ---------------------------------------------------------------- writing

@@ -471,20 +471,21 @@ def test_a_second_process_is_refused(data_dir, tmp_path, capsys):
     flags = [*QUICK, "--num_epoch", "1"]
     folder = tmp_path / run_name(parse_args(flags))
     folder.mkdir()
-    with locked(folder / ".lock", "it"):
+    with locked(folder):
         assert run(data_dir, tmp_path, "--num_epoch", "1") == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"another process is at the run in {folder}" in line
-        assert [path.name for path in folder.iterdir()] == [".lock"]
+        assert f"another process is at {folder}" in line
+        assert not [*folder.iterdir()]
     assert run(data_dir, tmp_path, "--num_epoch", "1") == 0
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 def test_a_test_set_without_a_window_is_met_before_training(data_dir, tmp_path, capsys, monkeypatch):
     """Elements so small that every window would need more frames than were prepared."""
     read_elements = run_model.read_elements
-    changed = {"test_scale.npz": lambda elements: torch.full_like(elements, 0.5)}
+    changed = {"Scale": lambda elements: torch.full_like(elements, 0.5)}
     monkeypatch.setattr(
-        run_model, "read_elements", lambda path, n: changed.get(path.name, lambda e: e)(read_elements(path, n))
+        run_model, "read_elements", lambda *where: changed.get(where[-1], lambda e: e)(read_elements(*where))
     )
     assert run(data_dir, tmp_path / "results") == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -537,6 +538,17 @@ def test_broken_data_are_met_before_training(data_dir, tmp_path, capsys, name):
     (tmp_path / "data" / "rbc" / name).write_bytes(b"broken")
     assert run(tmp_path / "data", tmp_path / "results") == 2
     assert f"{name} is missing or broken; run data_prep.py again" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_other_group_elements_are_met_before_training(data_dir, tmp_path, capsys):
+    folder = tmp_path / "data" / "rbc"
+    shutil.copytree(data_dir / "rbc", folder)
+    with np.load(folder / "test_um.npz") as file:
+        np.savez(folder / "test_um.npz", elements=file["elements"][::-1].copy())
+    assert run(tmp_path / "data", tmp_path / "results") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "test_um.npz does not match its sha256" in line
     assert not (tmp_path / "results").exists()
 
 
