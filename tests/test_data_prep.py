@@ -27,7 +27,7 @@ from flows.arguments import SIMULATIONS
 from flows.arrays import array_source
 from flows.convection import SETTINGS, other_simulation, simulation, tile_of
 from flows.flags import COMMANDS, parse_args
-from flows.folder import new_folder
+from flows.folder import locked, new_folder
 from flows.splits import first_windows, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
@@ -555,6 +555,24 @@ def test_a_second_process_is_refused_and_the_first_finishes(tmp_path):
             pass
         assert (folder / "meta.json").exists()
     assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*")] == ["rbc", "rbc/meta.json"]
+
+
+@pytest.mark.parametrize(
+    ("module", "command"), [("convection", "rbc --simulate tiny"), ("plumes", "smoke --set rotation")]
+)
+def test_a_simulation_is_of_one_process(module, command, tmp_path, monkeypatch, capsys):
+    """Two data sets may be cut from one simulation: its file is not that of either."""
+
+    def simulate(*_, **__):
+        (lock,) = tmp_path.glob(".*.npy.lock")
+        with pytest.raises(InputError, match="another process is at"), locked(lock.with_name(lock.stem[1:])):
+            pass
+        raise InputError("refused")
+
+    monkeypatch.setattr(f"flows.{module}.simulate", simulate)
+    assert prepare(*command.split(), "--name", "other", "--data_dir", tmp_path) == 2
+    assert capsys.readouterr().err == "error: refused\n"
+    assert not [*tmp_path.iterdir()]
 
 
 def test_tiles_without_a_spectrum_are_refused(tmp_path, capsys):
