@@ -5,11 +5,10 @@ They are here and not beside the nets because nobody should use them for anythin
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from models import SYMMETRIES
 from models.approximate import PUBLISHED
-from models.backbone import RepeatedPixelKernel, extend, shuffle_pixels
+from models.backbone import convolve_repeated, extend
 from models.fields import Features
 from models.magnitude import Magnitude
 from models.rotation import Rotation
@@ -44,7 +43,6 @@ class Replicated(Translation):
 
     def upsampling(self, reads, writes):
         conv = nn.Conv2d(reads.channels, writes.channels, 4)
-        parametrize.register_parametrization(conv, "weight", RepeatedPixelKernel(), unsafe=True)
         return RepeatedPixels(conv, self.periodic)
 
 
@@ -57,7 +55,7 @@ def replicate(module):
 
 
 class RepeatedPixels(nn.Module):
-    """A 4 x 4 convolution on pixels repeated twice, at the low resolution, and ReLU."""
+    """A 4 x 4 convolution on pixels repeated twice, and ReLU."""
 
     def __init__(self, conv, periodic):
         super().__init__()
@@ -65,8 +63,7 @@ class RepeatedPixels(nn.Module):
 
     def forward(self, x):
         extended = extend(x, 1, self.periodic, "replicate")
-        y = nn.functional.conv2d(extended, self.conv.weight, self.conv.bias.repeat_interleave(4))
-        return shuffle_pixels(y).relu_()
+        return convolve_repeated(extended, self.conv.weight, self.conv.bias).relu_()
 
 
 # ---------------------------------------------------------------- the layers of motion and magnitude, unconstrained

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import nn
+from torch.nn.functional import conv_transpose2d, interpolate, pad
 
 from models.fields import Features
 from models.options import Options
@@ -313,7 +314,7 @@ def extend(maps, before, periodic, mode="constant", after=None):
         own += (0, 0) if axis in periodic else sides
         if axis in periodic:
             maps = wrap(maps, *sides, dim)
-    return nn.functional.pad(maps, own, mode=mode) if any(own) else maps
+    return pad(maps, own, mode=mode) if any(own) else maps
 
 
 def wrap(maps, before, after, dim):
@@ -324,36 +325,24 @@ def wrap(maps, before, after, dim):
     return torch.cat([first, maps, last], dim)
 
 
-class RepeatedPixelKernel(nn.Module):
-    """Parametrisation: a 4 x 4 kernel on pixels repeated twice = four 3 x 3 kernels on the pixels themselves.
+def convolve_repeated(x, kernel, bias=None):
+    """Repeat the pixels of ``(n, in, H + 2, W + 2)`` twice and convolve them with a kernel ``(out, in, 4, 4)``.
 
-    The padding of the repeated image is (1, 2), so its output 2m + a along an axis, with a = 0, 1, reads pixels
-    m - 1, m, m, m + 1 (a = 0) or m, m, m + 1, m + 1 (a = 1). Collecting taps that meet the same pixel gives one
-    3-tap kernel per phase a: a fourth of the work. ``(out, in, 4, 4)`` -> ``(out * 4, in, 3, 3)``, the phases in
-    the order that ``pixel_shuffle`` wants.
+    Repeating pixels is inserting zeros, then adding up 2 x 2 neighbours. These sums commute with the convolution, and
+    to convolve what is full of zeros is a transposed convolution: a fourth of the work.
+
+    Returns:
+        ``(n, out, 2 H, 2 W)``: as from the H x W inner pixels, repeated and extended by (1, 2).
     """
-
-    def __init__(self):
-        super().__init__()
-        even = [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
-        odd = [[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]
-        axis = torch.tensor([even, odd]).float()  # (phase, pixel, tap)
-        plane = torch.einsum("apt,bqs->tsabpq", axis, axis).reshape(16, 4 * 9)  # one small matrix: fast on every device
-        self.register_buffer("plane", plane, persistent=False)
-
-    def forward(self, weight):
-        phases = weight.flatten(2) @ self.plane.to(weight.dtype)  # (out, in, 4 * 9)
-        return phases.unflatten(2, (4, 3, 3)).transpose(1, 2).flatten(0, 1)
+    turned = kernel.flip(2, 3).transpose(0, 1)
+    y = conv_transpose2d(x, turned, bias if bias is None else bias / 4, stride=2, padding=3, output_padding=1)
+    y = y[..., :-1] + y[..., 1:]
+    return y[..., :-1, :] + y[..., 1:, :]
 
 
 def repeat_pixels(maps, periodic=()):
     """Repeat every pixel of ``(n, c, H, W)`` twice and extend by (1, 2): what a 4 x 4 window of the U-Net sees."""
-    return extend(nn.functional.interpolate(maps, scale_factor=2, mode="nearest"), 1, periodic, "replicate", after=2)
-
-
-def shuffle_pixels(maps):
-    """``pixel_shuffle`` of ``(n, 4 c, H, W)`` to ``(n, c, 2 H, 2 W)``; torch's own has no gradient where n is 0."""
-    return maps.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+    return extend(interpolate(maps, scale_factor=2, mode="nearest"), 1, periodic, "replicate", after=2)
 
 
 def odd_kernel(kernel_size):

@@ -19,18 +19,17 @@ import math
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, conv2d
+from torch.nn.functional import avg_pool2d
 from torch.nn.utils import parametrize
 
 from models.backbone import (
-    RepeatedPixelKernel,
     ResidualBlock,
     Symmetry,
+    convolve_repeated,
     deviation,
     extend,
     odd_kernel,
     repeat_pixels,
-    shuffle_pixels,
 )
 from models.fields import Features, of_component
 
@@ -54,7 +53,10 @@ class ZeroSum(nn.Module):
 
     def forward(self, weight):
         tuples = weight.unflatten(1, (-1, len(self.moving)))  # (D out, in, D, k, k)
-        kernel = (tuples - self.share * moved(mean_over(tuples, 1, 3, 4), self.moving, 2)).flatten(1, 2)
+        over_frames = mean_over(tuples, 1)
+        means = self.share * moved(mean_over(over_frames, 3, 4), self.moving, 2)
+        means = means.expand_as(over_frames).contiguous()  # nine copies of each: long rows are fast to subtract
+        kernel = (tuples - means).flatten(1, 2)
         return kernel + self.deviation if self.free else kernel
 
 
@@ -125,8 +127,8 @@ class UniformMotionConv2d(nn.Module):
 class UniformMotionUpsampling(nn.Module):
     """Doubles the grid of ``(n, channels, D, H, W)``: repeat pixels, then a zero-sum 4 x 4 convolution with ReLU.
 
-    Repeating keeps a uniform flow uniform, which inserting zeros does not. Computed at the low resolution, see
-    :class:`~models.backbone.RepeatedPixelKernel`.
+    Repeating keeps a uniform flow uniform, which inserting zeros does not.
+    See :func:`~models.backbone.convolve_repeated`.
     """
 
     def __init__(self, in_channels, out_channels, moving=(True, True), relaxed="", periodic=()):
@@ -134,12 +136,11 @@ class UniformMotionUpsampling(nn.Module):
         self.moving, self.periodic, size = moving, periodic, len(moving)
         self.conv = nn.Conv2d(size * in_channels, size * out_channels, 4)
         parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving, relaxed, self.conv.weight.shape))
-        parametrize.register_parametrization(self.conv, "weight", RepeatedPixelKernel(), unsafe=True)
 
     def forward(self, x):
         extended = extend(x.flatten(1, 2), 1, self.periodic, "replicate")
-        y = conv2d(extended, self.conv.weight, self.conv.bias.repeat_interleave(4))
-        return shuffle_pixels(y.relu_()).unflatten(1, (-1, len(self.moving))) + self.mean(x)
+        y = convolve_repeated(extended, self.conv.weight, self.conv.bias).relu_()
+        return y.unflatten(1, (-1, len(self.moving))) + self.mean(x)
 
     def mean(self, x):
         """What every output point has seen on average, of the components that move: ``(n, 1, D, 2 H, 2 W)``."""

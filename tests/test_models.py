@@ -9,9 +9,9 @@ from torch.nn.functional import interpolate, pad
 from torch.nn.utils import parametrize
 
 from models import SKELETONS, SYMMETRIES, build_model
-from models.backbone import RepeatedPixelKernel
+from models.backbone import convolve_repeated
 from models.fields import Features
-from models.magnitude import EPSILON, MagnitudeConv2d
+from models.magnitude import EPSILON, MagnitudeConv2d, extremes_of_channels
 from models.uniform_motion import UniformMotionConv2d
 
 # Group elements, near and far, for batches of two, under which whole nets are exact; of scale see tests/test_scale.py.
@@ -204,14 +204,27 @@ def test_the_layers_of_a_convnet_have_no_norms():
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 6), width=st.integers(1, 6), seed=st.integers(0, 2**32))
 def test_repeated_pixels(height, width, seed):
-    """A 4 x 4 kernel on repeated pixels = four 3 x 3 kernels and a pixel shuffle."""
+    """A 4 x 4 convolution of repeated pixels = a transposed one of the pixels, and sums of 2 x 2."""
     torch.manual_seed(seed)
-    kernel = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    kernel, bias = torch.randn(3, 2, 4, 4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     x = torch.randn(1, 2, height, width, dtype=torch.float64)
     repeated = pad(interpolate(x, scale_factor=2, mode="nearest"), (1, 2, 1, 2), mode="replicate")
-    slow = nn.functional.conv2d(repeated, kernel)
-    phases = nn.functional.conv2d(pad(x, (1, 1, 1, 1), mode="replicate"), RepeatedPixelKernel()(kernel))
-    torch.testing.assert_close(nn.functional.pixel_shuffle(phases, 2), slow)
+    slow = nn.functional.conv2d(repeated, kernel, bias)
+    fast = convolve_repeated(pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias)
+    torch.testing.assert_close(fast, slow)
+
+
+@given(st.lists(st.integers(-2, 2), min_size=24, max_size=24))
+def test_the_gradient_of_extremes(values):
+    """That of amax and amin, which equal values share: the layers' own is written out."""
+    x = torch.tensor(values, dtype=torch.float64).reshape(1, 6, 2, 1, 2)
+    own, torchs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    extremes = torch.cat([torchs.amax(1), -torchs.amin(1)], 1)
+    weights = torch.arange(1.0, 9).reshape(extremes.shape)
+    (extremes_of_channels(own) * weights).sum().backward()
+    (extremes * weights).sum().backward()
+    assert extremes_of_channels(x).equal(extremes)
+    torch.testing.assert_close(own.grad, torchs.grad)
 
 
 def papers_layer(symmetry, conv, x, pads=None, activation=True, restore=True, release=False):
