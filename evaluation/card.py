@@ -4,8 +4,8 @@
 
 A training step is a roll-out of three frames and its gradient, at full width, from 24 frames. The peak is that of one
 large matrix product in the same precision. Nets are measured from cheap to dear, compiled ones last. No time is
-extrapolated: a cell is empty where the time was over or the memory too small. The equivariance error is relative, of
-one forecast of a flow transformed by the net's own symmetry, at factor 2 for scale.
+extrapolated: a cell is empty where the time was over, the memory too small or torch failed. The equivariance error is
+relative, of one forecast of a flow transformed by the net's own symmetry, at factor 2 for scale.
 """
 
 import argparse
@@ -46,6 +46,7 @@ PRECISIONS = {  # flags of a Setting, and whether products may be rounded to TF3
     "TF32": ({}, True),
     "bf16": ({"amp": True}, True),
     "bf16, compiled": ({"amp": True, "compile": True}, True),
+    "bf16, CUDA graphs": ({"amp": True, "compile": True, "graphs": True}, True),
 }
 LONG = 1.0  # seconds: a step that takes so long is timed once
 
@@ -70,17 +71,14 @@ def own_error(model, symmetry, frames, setting):
 
 
 def cell(net, setting):
-    """``seconds`` and ``operations`` of a step and ``equivariance`` of a net; None where memory does not suffice."""
-    try:
-        model, frames = replace(setting, compile=False).build(*net, ""), setting.random_frames()
-        count = operations(training_step, model, frames, setting)  # warms up, too
-        if setting.compile:
-            compile_net(model, setting.device)
-            training_step(model, frames, setting)
-        found = {"seconds": step_seconds(model, frames, setting), "operations": count}
-        return {**found, "equivariance": own_error(model.eval(), net[1], frames[:4], setting)}
-    except torch.OutOfMemoryError:
-        return None
+    """``seconds`` and ``operations`` of a step and ``equivariance`` of a net."""
+    model, frames = replace(setting, compile=False).build(*net, ""), setting.random_frames()
+    count = operations(training_step, model, frames, setting)  # warms up, too
+    if setting.compile:
+        compile_net(model, setting.device, setting.graphs)
+        training_step(model, frames, setting)
+    found = {"seconds": step_seconds(model, frames, setting), "operations": count}
+    return {**found, "equivariance": own_error(model.eval(), net[1], frames[:4], setting)}
 
 
 def measure(settings, nets, minutes):
@@ -91,9 +89,12 @@ def measure(settings, nets, minutes):
         peaks[precision] = peak_rates(replace(settings[0], **flags))["matrix product"]
         for net, setting in product(nets, settings):
             if time.monotonic() - start < 60 * minutes:
-                found = cell(net, replace(setting, **flags))
+                try:
+                    found = cell(net, replace(setting, **flags))
+                    word = f"{1000 * found['seconds']:.1f} ms"
+                except RuntimeError as error:  # no memory, or no graph: the other cells are worth having
+                    found, word = None, str(error).partition("\n")[0]
                 cells[net, setting.size, setting.batch, precision] = found
-                word = "out of memory" if found is None else f"{1000 * found['seconds']:.1f} ms"
                 print(*net, f"{setting.size} x {setting.size}, batch {setting.batch}, {precision}: {word}", flush=True)
     return cells, peaks
 

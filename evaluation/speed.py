@@ -214,6 +214,7 @@ class Setting:
     amp: bool = False
     channels_last: bool = False
     compile: bool = False
+    graphs: bool = False  # compiled to CUDA graphs
     checkpoint: bool = False
     size: int = SIZE  # side of the fields
 
@@ -226,7 +227,7 @@ class Setting:
                 if parameter.dim() == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         if self.compile:
-            compile_net(model, self.device)
+            compile_net(model, self.device, self.graphs)
         return model
 
     def roll_out(self, model, frames, steps):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from evaluation import card, speed
 from models import SKELETONS, SYMMETRIES
@@ -25,6 +26,24 @@ def test_the_table(capsys, tmp_path, monkeypatch):
         assert cell["operations"] > 0
         if cell["precision"] == "float32":
             assert (cell["equivariance"] < 1e-4) == (cell["net"][1] in ("UM", "Mag", "Rot"))
+
+
+def test_a_net_that_fails_leaves_its_cell_empty(capsys, monkeypatch):
+    """So does one that the memory is too small for, which torch says with a RuntimeError, too."""
+    monkeypatch.setitem(speed.PEAK, "cpu", (64, 1, 8))
+    monkeypatch.setattr(card, "PRECISIONS", {"float32": ({}, False)})
+
+    def cell(net, setting):
+        if net[1] == "UM":
+            raise torch.OutOfMemoryError("no memory\nof many lines")
+        return {"seconds": 1, "operations": 1, "equivariance": 0}
+
+    monkeypatch.setattr(card, "cell", cell)
+    assert exit_code(lambda: card.main("--device=cpu --size 32 --batch 1".split())) == 0
+    out = capsys.readouterr().out
+    assert out.count("float32: no memory\n") == len(SKELETONS)
+    rows = out.split("\n\n")[-1].splitlines()[3:]
+    assert [row for row in rows if row.endswith(" - |")] == [row for row in rows if " UM " in row]
 
 
 def test_no_time_left(capsys, monkeypatch):
