@@ -32,6 +32,7 @@ import statistics
 import subprocess
 import sys
 import timeit
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def check_net(args):
 def best_settings(args, config):
     """What is ``TUNED`` in the finished runs, but for it and the seed like that of ``config``, that validated best.
 
-    They are compared by their means over the seeds that all settings were run with.
+    They are compared by their means over the seeds that most settings were run with. A setting without one of these is
+    out: its training diverged.
 
     Raises:
         InputError: there are no such runs.
@@ -122,12 +124,18 @@ def best_settings(args, config):
         if all(other[name] == config[name] for name in alike):
             by_seed = errors.setdefault(tuple(other[name] for name in TUNED), {})
             by_seed[other["seed"]] = read_metrics(path.parent)["valid_rmse"]
-    shared = set.intersection(*map(set, errors.values())) if errors else ()
-    if not shared:
+    counts = Counter(seed for by_seed in errors.values() for seed in by_seed)
+    seeds = [seed for seed, count in counts.items() if count > len(errors) / 2]
+    means = {
+        settings: statistics.mean(by_seed[seed] for seed in seeds)
+        for settings, by_seed in errors.items()
+        if seeds and by_seed.keys() >= set(seeds)
+    }
+    if not means:
         raise InputError(
-            f"--learning_rate best: no finished runs like this one in {args.results}, with a seed that all rates have"
+            f"--learning_rate best: no finished runs like this one in {args.results}, with a seed that most rates have"
         )
-    best = min(errors, key=lambda settings: statistics.mean(errors[settings][seed] for seed in shared))
+    best = min(means, key=means.get)
     return dict(zip(TUNED, best, strict=True))
 
 

@@ -42,7 +42,7 @@ def parse_args(argv=None, usage=None, **of_run):
         type=learning_rate,
         default=0.001,
         help="of Adam in the first epoch (default 0.001); best: that, and the weight decay, of the runs in "
-        "--results alike in all else whose validation was best, by the mean over the seeds that all of these have",
+        "--results alike in all else whose validation was best, by the mean over the seeds that most of these have",
     )
     add("--decay_rate", type=float, default=0.95, help="factor on the learning rate per epoch (default 0.95)")
     add(

@@ -424,7 +424,7 @@ def test_low_precision(data_dir, tmp_path, symmetry):
 
 
 def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys):
-    """And weight decay, by the mean over the seeds that all settings have, of runs alike in all else."""
+    """And weight decay, by the mean over the seeds that most settings have, of runs alike in all else."""
     flags = (*FINISHED, "--learning_rate", "best", "--seed", "9")
     assert run(data_dir, tmp_path, *flags) == 2
     assert "--learning_rate best: no finished runs like this one" in capsys.readouterr().err
@@ -435,7 +435,8 @@ def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys):
         (tmp_path / name / "config.json").write_text(json.dumps({**settings, **changes}))
         (tmp_path / name / "metrics.json").write_text(json.dumps({**results, "valid_rmse": error}))
 
-    errors = {0.001: [0.3, 0.3, 0.3], 0.002: [0.1, 0.4, 0.6], 0.004: [0.35, 0.35, 0.35, 0.0]}
+    # the last one diverged with seed 2, with whose error it would be the best
+    errors = {0.001: [0.3, 0.3, 0.3], 0.002: [0.1, 0.4, 0.6], 0.004: [0.35, 0.35, 0.35, 0.0], 0.008: [0.1, 0.4]}
     for rate, by_seed in errors.items():
         for seed, error in enumerate(by_seed):
             write(f"{rate} {seed}", error, learning_rate=rate, seed=seed, weight_decay=10 * rate)
@@ -446,9 +447,10 @@ def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys):
     assert (config["learning_rate"], config["weight_decay"]) == (0.001, 0.01)
     assert "_lr0.001_" in folder.name
     assert "_weightdecay0.01" in folder.name
-    write("another rate", 0.0, learning_rate=0.9, seed=7)
+    for rate in range(5):
+        write(f"another rate {rate}", 0.0, learning_rate=0.9, weight_decay=rate, seed=rate + 10)
     assert run(data_dir, tmp_path, *flags, "--no_resume") == 2
-    assert "with a seed that all rates have" in capsys.readouterr().err
+    assert "with a seed that most rates have" in capsys.readouterr().err
 
 
 def test_other_windows_of_scale_are_another_test(data_dir, copied, capsys):

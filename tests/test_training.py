@@ -211,7 +211,7 @@ def test_data_past_memory(tmp_path):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             peaks.append(pool.apply(memory_of_an_epoch, (tmp_path, frames)))
     assert (tmp_path / "train.npy").stat().st_size > 2e11
-    assert peaks[1] < peaks[0] + 30
+    assert peaks[1] < peaks[0] + 100  # a few batches of 16 MiB more or fewer wait at the peak, whatever the file
 
 
 @pytest.mark.parametrize(
