@@ -55,11 +55,7 @@ class ByComponent(nn.Module):
 
 
 class ExtremesOfChannels(torch.autograd.Function):
-    """Maxima and negated minima over channels: ``(n, channels, D, H, W)`` -> ``(n, 2 D, H, W)``.
-
-    The gradient is that of ``amax`` and ``amin``, shared evenly by equal values, from maps of 0 and 1 in floats:
-    torch's own, from maps of truth values, takes three times as long.
-    """
+    """See :func:`extremes_of_channels`; torch's own gradient, from maps of truth values, takes three times as long."""
 
     @staticmethod
     def forward(ctx, x):
@@ -71,13 +67,15 @@ class ExtremesOfChannels(torch.autograd.Function):
     def backward(ctx, grad):
         x, high, low = ctx.saved_tensors
         grad_high, grad_low = grad.unsqueeze(1).chunk(2, 2)
-        highest = torch.eq(x, high, out=torch.empty_like(x))
+        highest = torch.eq(x, high, out=torch.empty_like(x))  # 0 and 1, as floats
         lowest = torch.eq(x, low, out=torch.empty_like(x))
-        highest *= grad_high / highest.sum(1, keepdim=True)
+        highest *= grad_high / highest.sum(1, keepdim=True)  # equal values share it
         return highest.addcmul_(lowest, -grad_low / lowest.sum(1, keepdim=True))
 
 
-extremes_of_channels = ExtremesOfChannels.apply
+def extremes_of_channels(x):
+    """Maxima and negated minima over channels: ``(n, channels, D, H, W)`` -> ``(n, 2 D, H, W)``."""
+    return ExtremesOfChannels.apply(x)
 
 
 def ranges(extremes, fields):

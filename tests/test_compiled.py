@@ -20,6 +20,7 @@ NETS = [("FNO", "None"), *((name, symmetry) for name in ("ResNet", "Unet") for s
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex operators")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at it
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # dynamo instantiates autograd functions
 @pytest.mark.parametrize(("architecture", "symmetry"), NETS)
 def test_compiled_nets_are_the_same_functions(architecture, symmetry, monkeypatch):
     """Forecasts, gradients and the statistics of batch norms, of two numbers of samples; a minute or two a net."""
