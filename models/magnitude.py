@@ -67,8 +67,7 @@ class ExtremesOfChannels(torch.autograd.Function):
     def backward(ctx, grad):
         x, high, low = ctx.saved_tensors
         grad_high, grad_low = grad.unsqueeze(1).chunk(2, 2)
-        highest = torch.eq(x, high, out=torch.empty_like(x))  # 0 and 1, as floats
-        lowest = torch.eq(x, low, out=torch.empty_like(x))
+        highest, lowest = x.clone().eq_(high), x.clone().eq_(low)  # 0 and 1, as floats
         highest *= grad_high / highest.sum(1, keepdim=True)  # equal values share it
         return highest.addcmul_(lowest, -grad_low / lowest.sum(1, keepdim=True))
 
