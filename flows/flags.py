@@ -183,7 +183,7 @@ COMMANDS = {
         {
             "raw": {
                 "metavar": "FOLDER",
-                "help": "with a text file per frame, of OpenPIV or MODULO, or the 24 files of the second paper's jet",
+                "help": "with a text file a frame (OpenPIV, PIVlab, MODULO), or the second paper's 24 files of a jet",
             },
             "print_download": DOWNLOAD,
         },

@@ -2,6 +2,8 @@
 
 * OpenPIV (openpiv.tools.save): columns x, y, u, v, flags (0 valid, 1 invalid, 2 interpolated), mask (not 0: no flow);
   the last one or two may be left out. Whatever writes x, y, u, v under a line of words is read alike.
+* PIVlab, text with columns x, y, u, v, vector type (0 masked, 1 valid, 2 interpolated), separated by commas; what it
+  derives from them may follow.
 * MODULO (github.com/mendezVKI/MODULO): ``Res00001.dat`` ... with columns u and v, and ``Mesh.dat`` with x and y.
 
 Values are separated by blanks, tabs or commas. Rows are sorted by y, columns by x, whatever the order in the files;
@@ -18,25 +20,32 @@ from utils import InputError, progress
 
 SUFFIXES = (".dat", ".txt", ".csv", ".vec")
 INVALID, FLAGS = 1, (0, 1, 2)  # interpolated vectors count
+PIVLAB = ["x", "y", "u", "v", "vector type"]
 
 
 def read_table(path):
     """The numbers in a text file below its header, ``(rows, columns)``: first those of x, y, u and v, if it names them.
 
+    Of a file of PIVlab x, y, u, v and flags, which are those of OpenPIV.
+
     Raises:
         InputError: there is no such table.
     """
     try:
-        lines = existing(path).read_text().replace(",", " ").splitlines()
+        text = existing(path).read_text().splitlines()
+        lines = [line.replace(",", " ") for line in text]
         words = [line.split()[:1] for line in lines]
         begin = next(i for i, word in enumerate(words) if word and re.fullmatch(r"[-+]?[\d.][\d.eE+-]*|nan", word[0]))
         table = np.loadtxt(lines[begin:], ndmin=2)
     except (ValueError, StopIteration) as error:  # what is no text raises a ValueError, too
         reason = str(error).splitlines()[0] if str(error) else "it holds no numbers"
         raise InputError(f"{path} is no table of numbers: {reason}") from error
-    header = re.sub(r"\[.*?\]|\(.*?\)", " ", lines[begin - 1] if begin else "")  # without units
-    names = re.findall(r"\w+", header.lower())
-    if len(names) == table.shape[1] and len(set(names)) == len(names):
+    header = re.sub(r"\[.*?\]|\(.*?\)", " ", text[begin - 1] if begin else "").lower()  # without units
+    names = [name.strip(" #") for name in header.split(",")] if "," in header else re.findall(r"\w+", header)
+    if len(names) == table.shape[1] and set(PIVLAB) <= set(names):
+        *vectors, kind = (table[:, names.index(name)] for name in PIVLAB)
+        table = np.stack([*vectors, np.where(kind < 2, 1 - kind, kind)], 1)
+    elif len(names) == table.shape[1] and len(set(names)) == len(names):
         known = [names.index(name) for name in ("x", "y", "u", "v") if name in names]
         table = table[:, [*known, *(column for column in range(len(names)) if column not in known)]]
     return table

@@ -1,4 +1,4 @@
-"""Velocities from particle images, in files written here as OpenPIV and MODULO write them; none were at hand."""
+"""Velocities from particle images, in files written here as OpenPIV, PIVlab and MODULO do; none were at hand."""
 
 import re
 
@@ -34,6 +34,21 @@ def write_openpiv(folder, first=1, header="# x\ty\tu\tv\tflags\tmask", delimiter
     return folder
 
 
+def write_pivlab(folder, spoil=None):
+    """As PIVlab writes text: two lines about the file, names with units, the kind of vector, and a derived field."""
+    folder.mkdir()
+    names = "x [m],y [m],u [m/s],v [m/s],Vector type [-],vorticity [1/s]"
+    header = (
+        f"PIVlab, ASCII chart output - 30-Nov-2026\nFRAME: 1, filenames: A.bmp & B.bmp, conversion factor: 1\n{names}"
+    )
+    for t in range(FRAMES):
+        table = np.concatenate([columns_of(t), np.ones((77, 1)), np.full((77, 1), 2.0 * t)], 1)
+        if spoil:
+            table = spoil(t, table)
+        np.savetxt(folder / f"PIVlab_{t + 1:04d}.txt", table, "%.6e", ",", header=header, comments="")
+    return folder
+
+
 def write_modulo(folder, mesh=True, spoil=None):
     """As in MODULO's tutorials: two columns and a mesh, or four columns."""
     folder.mkdir()
@@ -58,6 +73,7 @@ LAYOUTS = {
     "named columns": lambda folder: write_openpiv(
         folder, header="u [px/s],y [mm],flags (0 valid),x [mm],v [px/s]", delimiter=",", columns=[2, 1, 4, 0, 3]
     ),
+    "PIVlab": write_pivlab,
     "MODULO with a mesh": write_modulo,
     "MODULO with four columns": lambda folder: write_modulo(folder, mesh=False),
 }
@@ -114,6 +130,20 @@ def test_invalid_vectors_are_masked(tmp_path, capsys):
 def test_flags_without_a_mask(tmp_path):
     spoil = at(7, setting(3, 4, 1))  # x[3] of the uppermost row
     folder = write_openpiv(tmp_path / "frames", columns=range(5), spoil=spoil)
+    assert prepare("jet", "--raw", folder, *SMALL, "--data_dir", tmp_path) == 0
+    np.testing.assert_array_equal(np.argwhere(~np.load(tmp_path / "jet" / "test_mask.npy")), [[0, 6, 3]])
+
+
+def test_masked_vectors_of_pivlab(tmp_path):
+    """Its 0 is masked, its 1 valid and its 2 interpolated."""
+
+    def masked(t, table):
+        table = table.copy()
+        table[3, 2:4], table[3, 4] = np.nan, 0
+        table[5, 4] = 2
+        return table
+
+    folder = write_pivlab(tmp_path / "frames", spoil=masked)
     assert prepare("jet", "--raw", folder, *SMALL, "--data_dir", tmp_path) == 0
     np.testing.assert_array_equal(np.argwhere(~np.load(tmp_path / "jet" / "test_mask.npy")), [[0, 6, 3]])
 
