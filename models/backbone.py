@@ -340,6 +340,15 @@ def convolve_repeated(x, kernel, bias=None):
     return y[..., :-1, :] + y[..., 1:, :]
 
 
+def pool_repeated(pool, maps, periodic=()):
+    """``pool``, a maximum or mean, over all 4 x 4 windows of :func:`repeat_pixels`: ``(n, c, 2 H, 2 W)``.
+
+    A window of four repeated pixels is two neighbouring pairs of pixels, so pairs are pooled, repeated, pooled again.
+    """
+    pairs = pool(extend(maps, 1, periodic, "replicate"), 2, stride=1)
+    return pool(interpolate(pairs, scale_factor=2, mode="nearest")[..., 1:, 1:], 2, stride=1)
+
+
 def repeat_pixels(maps, periodic=()):
     """Repeat every pixel of ``(n, c, H, W)`` twice and extend by (1, 2): what a 4 x 4 window of the U-Net sees."""
     return extend(interpolate(maps, scale_factor=2, mode="nearest"), 1, periodic, "replicate", after=2)

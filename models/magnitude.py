@@ -31,6 +31,7 @@ from models.backbone import (
     deviation,
     extend,
     odd_kernel,
+    pool_repeated,
     repeat_pixels,
 )
 from models.fields import Features, components, of_component, parts
@@ -42,7 +43,7 @@ STILL = 1e-30  # of an rms of 1: a patch this weak passes nothing from one compo
 class ByComponent(nn.Module):
     """Parametrisation: ``(D out, D in, k, k)``, channels by D components, to a kernel per input component.
 
-    The result ``(D * D * out, in, k, k)`` writes channels in the order (component read, component written, out).
+    A kernel ``(D out, in, k, k)`` writes channels in the order (component written, out).
     """
 
     def __init__(self, size):
@@ -51,7 +52,7 @@ class ByComponent(nn.Module):
 
     def forward(self, weight):
         tuples = weight.unflatten(1, (-1, self.size)).unflatten(0, (-1, self.size))  # (out, written, in, read, k, k)
-        return tuples.permute(3, 1, 0, 2, 4, 5).flatten(0, 2)
+        return [kernel.transpose(0, 1).flatten(0, 1) for kernel in tuples.unbind(3)]
 
 
 class ExtremesOfChannels(torch.autograd.Function):
@@ -101,8 +102,7 @@ def read(by_component, kernels, convolve):
     Returns:
         D tensors ``(n, D out, H', W')``, channels in the order (component written, out).
     """
-    pairs = zip(by_component, kernels.chunk(len(by_component)), strict=True)
-    return [convolve(component, kernel) for component, kernel in pairs]
+    return [convolve(component, kernel) for component, kernel in zip(by_component, kernels, strict=True)]
 
 
 def mix(y, extremes, bias, activation, fields, eps=None, free=None):
@@ -215,7 +215,7 @@ class MagnitudeUpsampling(nn.Module):
         parametrize.register_parametrization(self.conv, "weight", ByComponent(self.size), unsafe=True)
 
     def forward(self, x):
-        extremes = max_pool2d(repeat_pixels(extremes_of_channels(x), self.periodic), 4, stride=1)
+        extremes = pool_repeated(max_pool2d, extremes_of_channels(x), self.periodic)
         extended = [extend(component, 1, self.periodic, "replicate") for component in x.unbind(2)]
         y = read(extended, self.conv.weight, convolve_repeated)
         free = self.free and self.free(repeat_pixels(x.flatten(1, 2), self.periodic))

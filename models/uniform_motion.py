@@ -29,7 +29,7 @@ from models.backbone import (
     deviation,
     extend,
     odd_kernel,
-    repeat_pixels,
+    pool_repeated,
 )
 from models.fields import Features, of_component
 
@@ -145,7 +145,7 @@ class UniformMotionUpsampling(nn.Module):
     def mean(self, x):
         """What every output point has seen on average, of the components that move: ``(n, 1, D, 2 H, 2 W)``."""
         mean = self.conv.parametrizations.weight[0].share * moved(mean_over(x, 1).squeeze(1), self.moving, 1)
-        return avg_pool2d(repeat_pixels(mean, self.periodic), 4, stride=1).unsqueeze(1)
+        return pool_repeated(avg_pool2d, mean, self.periodic).unsqueeze(1)
 
 
 class UniformMotion(Symmetry):

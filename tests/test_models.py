@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 from torch.nn.utils import parametrize
 
 from models import SKELETONS, SYMMETRIES, build_model
-from models.backbone import convolve_repeated
+from models.backbone import convolve_repeated, pool_repeated, repeat_pixels
 from models.fields import Features
 from models.magnitude import EPSILON, MagnitudeConv2d, extremes_of_channels
 from models.uniform_motion import UniformMotionConv2d
@@ -115,7 +115,7 @@ def test_a_component_that_is_nearly_still(strength):
     assert x.grad.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
     offset = torch.tensor([0.0, 1.0])[:, None, None]  # nor does an offset blow up, however little varies about it
-    largest = layer.conv.weight.abs().sum((1, 2, 3)).max() * (x + offset).abs().max()
+    largest = torch.stack(layer.conv.weight).abs().sum((2, 3, 4)).max() * (x + offset).abs().max()
     assert layer(x + offset).abs().max() < largest * 2 / EPSILON
 
 
@@ -212,6 +212,16 @@ def test_repeated_pixels(height, width, seed):
     slow = nn.functional.conv2d(repeated, kernel, bias)
     fast = convolve_repeated(pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias)
     torch.testing.assert_close(fast, slow)
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=st.integers(1, 6), width=st.integers(1, 6), seed=st.integers(0, 2**32))
+@pytest.mark.parametrize("pool", [max_pool2d, avg_pool2d])
+@pytest.mark.parametrize("periodic", [(), ("x",), ("x", "y")])
+def test_pooled_repeated_pixels(pool, periodic, height, width, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(1, 2, height, width, dtype=torch.float64)
+    torch.testing.assert_close(pool_repeated(pool, x, periodic), pool(repeat_pixels(x, periodic), 4, stride=1))
 
 
 @given(st.lists(st.integers(-2, 2), min_size=24, max_size=24))
