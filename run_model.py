@@ -32,7 +32,6 @@ import statistics
 import subprocess
 import sys
 import timeit
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +46,17 @@ from evaluation.export import export
 from evaluation.predict import predict
 from evaluation.price import alive, available_memory, peak_memory, training_price
 from evaluation.relaxation import make_strict, relative_deviations
-from evaluation.runs import IDENTITY, TUNED, check_run, data_folder, net_of, read_config, read_metrics, tile_of
+from evaluation.runs import (
+    IDENTITY,
+    TUNED,
+    check_run,
+    comparable,
+    data_folder,
+    net_of,
+    read_config,
+    read_metrics,
+    tile_of,
+)
 from evaluation.score import Remembered, TestSet, equivariance_of, score, validation_rmse
 from flows.folder import locked, new_folder
 from flows.store import load_meta, read_elements
@@ -112,8 +121,8 @@ def check_net(args):
 def best_settings(args, config):
     """What is ``TUNED`` in the finished runs, but for it and the seed like that of ``config``, that validated best.
 
-    They are compared by their means over the seeds that most settings were run with. A setting without one of these is
-    out: its training diverged.
+    They are compared by their means over the seeds that most settings were run with; see
+    :func:`~evaluation.runs.comparable`.
 
     Raises:
         InputError: there are no such runs.
@@ -124,13 +133,7 @@ def best_settings(args, config):
         if all(other[name] == config[name] for name in alike):
             by_seed = errors.setdefault(tuple(other[name] for name in TUNED), {})
             by_seed[other["seed"]] = read_metrics(path.parent)["valid_rmse"]
-    counts = Counter(seed for by_seed in errors.values() for seed in by_seed)
-    seeds = [seed for seed, count in counts.items() if count > len(errors) / 2]
-    means = {
-        settings: statistics.mean(by_seed[seed] for seed in seeds)
-        for settings, by_seed in errors.items()
-        if seeds and by_seed.keys() >= set(seeds)
-    }
+    means = {settings: statistics.mean(by_seed) for settings, by_seed in comparable(errors).items()}
     if not means:
         raise InputError(
             f"--learning_rate best: no finished runs like this one in {args.results}, with a seed that most rates have"

@@ -91,6 +91,7 @@ from evaluation.runs import (
     alike_but_for_tuning,
     chosen,
     collect,
+    comparable,
     group_runs,
     load_runs,
     missing_runs,
@@ -333,7 +334,7 @@ def measure_tables(groups):
 
 
 def rates_table(groups):
-    """Validation of the nets with which several learning rates or weight decays were tried, over the seeds of all."""
+    """Validation of the nets with which several learning rates or weight decays were tried, over the same seeds."""
     likes = [like for like in alike_but_for_tuning(groups) if len(like) > 1]
     if not likes:
         return []
@@ -346,15 +347,13 @@ def rates_table(groups):
     columns = [f"{rate:g}" + f"/{decay:g}" * several for rate, decay in tried]
     rows = []
     for like in likes:
-        shared = set.intersection(*(set(group.seeds) for group in like))
-        found = {
-            tuned(group): number_of([run["valid_rmse"] for run in group.runs if run["seed"] in shared])
-            for group in like
-            if shared
-        }
+        errors = {tuned(group): {run["seed"]: run["valid_rmse"] for run in group.runs} for group in like}
+        by_seed = comparable(errors)
+        found = {settings: number_of(values) for settings, values in by_seed.items()}
         if found:
             min(found.values(), key=lambda cell: cell.mean).best = True
-        rows.append((like[0].label, [str(len(shared)), *(found.get(settings) for settings in tried)]))
+        seeds = max(map(len, by_seed.values()), default=0)
+        rows.append((like[0].label, [str(seeds), *(found.get(settings) for settings in tried)]))
     note = "RMSE of roll-outs over --valid_length frames; the other seeds take the best"
     title = f"{groups[0].title}: validation by learning rate" + "/weight decay" * several
     return [Table(title, ["n", *columns], rows, note)]

@@ -4,6 +4,7 @@ import csv
 import json
 import shlex
 import statistics
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -259,6 +260,20 @@ def alike_but_for_tuning(groups):
     for group in groups:
         likes.setdefault(settings_of({**group.runs[0], **dict.fromkeys(TUNED)}), []).append(group)
     return [*likes.values()]
+
+
+def comparable(errors):
+    """Errors ``{settings: {seed: error}}`` as lists, over the seeds that most of the settings were run with.
+
+    A setting without one of these is left out: its training diverged, or has not ended.
+    """
+    counts = Counter(seed for by_seed in errors.values() for seed in by_seed)
+    seeds = {seed for seed, count in counts.items() if count > len(errors) / 2}
+    return {
+        settings: [by_seed[seed] for seed in sorted(seeds)]
+        for settings, by_seed in errors.items()
+        if seeds and by_seed.keys() >= seeds
+    }
 
 
 def chosen(groups):

@@ -129,7 +129,7 @@ def test_learning_rates(tmp_path, capsys):
     assert len(run_report(capsys, tmp_path, "--csv").split(",0.01,")) > 1  # the raw numbers are all there
     write_run(tmp_path, same(0.9), symmetry="UM", learning_rate=0.001, seed=1, valid_rmse=0.1)
     _, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate")
-    assert rows == {"ResNet UM": ["1", "0.700", "0.500*", "0.600"]}  # of the seeds with which all were tried
+    assert rows == {"ResNet UM": ["1", "0.700", "0.500*", "0.600"]}  # of the seeds with which most were tried
     _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
     assert rows["ResNet UM"][0] == "2"  # those of 0.001
     for rate in (0.003, 0.01):
@@ -142,7 +142,10 @@ def test_learning_rates(tmp_path, capsys):
     columns, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate/weight decay")
     assert rows["ResNet Mag"] == ["0", "-", "-", "-", "-"]
     assert columns == ["n", *(f"{rate}/0.0004" for rate in (0.001, 0.003, 0.01)), "0.003/0"]
-    assert rows["ResNet UM"] == ["1", "0.700", "0.500", "0.600", "0.200*"]
+    assert rows["ResNet UM"][0::4] == ["2", "-"]  # without the seed that the others have, it may have diverged
+    write_run(tmp_path, same(0.1), symmetry="UM", learning_rate=0.003, weight_decay=0, seed=1, valid_rmse=0.3)
+    _, rows = table(run_report(capsys, tmp_path, "--rates"), "RBC: validation by learning rate/weight decay")
+    assert [cell[:5] for cell in rows["ResNet UM"]] == ["2", "0.400", "0.650", "0.700", "0.250"]
 
 
 def test_nets_trained_elsewhere_are_rows_of_their_own(tmp_path, capsys):
