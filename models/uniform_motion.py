@@ -55,7 +55,7 @@ class ZeroSum(nn.Module):
         tuples = weight.unflatten(1, (-1, len(self.moving)))  # (D out, in, D, k, k)
         over_frames = mean_over(tuples, 1)
         means = self.share * moved(mean_over(over_frames, 3, 4), self.moving, 2)
-        means = means.expand_as(over_frames).contiguous()  # nine copies of each: long rows are fast to subtract
+        means = means.expand_as(over_frames).contiguous()  # a copy for every tap: long rows are subtracted fast
         kernel = (tuples - means).flatten(1, 2)
         return kernel + self.deviation if self.free else kernel
 

@@ -224,6 +224,7 @@ def test_pooled_repeated_pixels(pool, periodic, height, width, seed):
     torch.testing.assert_close(pool_repeated(pool, x, periodic), pool(repeat_pixels(x, periodic), 4, stride=1))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-2, 2), min_size=24, max_size=24))
 def test_the_gradient_of_extremes(values):
     """That of amax and amin, which equal values share: the layers' own is written out."""
