@@ -133,7 +133,7 @@ def best_settings(args, config):
         if all(other[name] == config[name] for name in alike):
             by_seed = errors.setdefault(tuple(other[name] for name in TUNED), {})
             by_seed[other["seed"]] = read_metrics(path.parent)["valid_rmse"]
-    means = {settings: statistics.mean(by_seed) for settings, by_seed in comparable(errors).items()}
+    means = {settings: statistics.mean(values) for settings, values in comparable(errors).items()}
     if not means:
         raise InputError(
             f"--learning_rate best: no finished runs like this one in {args.results}, with a seed that most rates have"

@@ -8,7 +8,7 @@ from torch import nn
 
 from models import SYMMETRIES
 from models.approximate import PUBLISHED
-from models.backbone import convolve_repeated, extend
+from models.backbone import convolve_repeated
 from models.fields import Features
 from models.magnitude import Magnitude
 from models.rotation import Rotation
@@ -62,8 +62,7 @@ class RepeatedPixels(nn.Module):
         self.conv, self.periodic = conv, periodic
 
     def forward(self, x):
-        extended = extend(x, 1, self.periodic, "replicate")
-        return convolve_repeated(extended, self.conv.weight, self.conv.bias).relu_()
+        return convolve_repeated(x, self.conv.weight, self.conv.bias, self.periodic).relu_()
 
 
 # ---------------------------------------------------------------- the layers of motion and magnitude, unconstrained

@@ -348,11 +348,11 @@ def rates_table(groups):
     rows = []
     for like in likes:
         errors = {tuned(group): {run["seed"]: run["valid_rmse"] for run in group.runs} for group in like}
-        by_seed = comparable(errors)
-        found = {settings: number_of(values) for settings, values in by_seed.items()}
+        compared = comparable(errors)
+        found = {settings: number_of(values) for settings, values in compared.items()}
         if found:
             min(found.values(), key=lambda cell: cell.mean).best = True
-        seeds = max(map(len, by_seed.values()), default=0)
+        seeds = max(map(len, compared.values()), default=0)
         rows.append((like[0].label, [str(seeds), *(found.get(settings) for settings in tried)]))
     note = "RMSE of roll-outs over --valid_length frames; the other seeds take the best"
     title = f"{groups[0].title}: validation by learning rate" + "/weight decay" * several

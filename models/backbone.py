@@ -325,17 +325,14 @@ def wrap(maps, before, after, dim):
     return torch.cat([first, maps, last], dim)
 
 
-def convolve_repeated(x, kernel, bias=None):
-    """Repeat the pixels of ``(n, in, H + 2, W + 2)`` twice and convolve them with a kernel ``(out, in, 4, 4)``.
+def convolve_repeated(x, kernel, bias=None, periodic=()):
+    """Convolve ``(n, in, H, W)``, as :func:`repeat_pixels` has it, with ``(out, in, 4, 4)``: ``(n, out, 2 H, 2 W)``.
 
     Repeating pixels is inserting zeros, then adding up 2 x 2 neighbours. These sums commute with the convolution, and
     to convolve what is full of zeros is a transposed convolution: a fourth of the work.
-
-    Returns:
-        ``(n, out, 2 H, 2 W)``: as from the H x W inner pixels, repeated and extended by (1, 2).
     """
-    turned = kernel.flip(2, 3).transpose(0, 1)
-    y = conv_transpose2d(x, turned, bias if bias is None else bias / 4, stride=2, padding=3, output_padding=1)
+    turned, extended = kernel.flip(2, 3).transpose(0, 1), extend(x, 1, periodic, "replicate")
+    y = conv_transpose2d(extended, turned, bias if bias is None else bias / 4, stride=2, padding=3, output_padding=1)
     y = y[..., :-1] + y[..., 1:]
     return y[..., :-1, :] + y[..., 1:, :]
 

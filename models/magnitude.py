@@ -194,8 +194,8 @@ class MagnitudeConv2d(nn.Module):
         if self.periodic:
             extremes, padding = extend(extremes, *border), 0
         extremes = max_pool2d(extremes, conv.kernel_size, conv.stride, padding)
-        convolve = partial(conv2d, stride=conv.stride)
-        y = read([extend(component, *border) for component in x.unbind(2)], conv.weight, convolve)
+        extended = [extend(component, *border) for component in x.unbind(2)]
+        y = read(extended, conv.weight, partial(conv2d, stride=conv.stride))
         free = self.free and self.free(extend(x.flatten(1, 2), *border))
         return mix(y, extremes, conv.bias, self.activation, self.fields, self.deviation, free)
 
@@ -216,8 +216,7 @@ class MagnitudeUpsampling(nn.Module):
 
     def forward(self, x):
         extremes = pool_repeated(max_pool2d, extremes_of_channels(x), self.periodic)
-        extended = [extend(component, 1, self.periodic, "replicate") for component in x.unbind(2)]
-        y = read(extended, self.conv.weight, convolve_repeated)
+        y = read(x.unbind(2), self.conv.weight, partial(convolve_repeated, periodic=self.periodic))
         free = self.free and self.free(repeat_pixels(x.flatten(1, 2), self.periodic))
         return mix(y, extremes, self.conv.bias, True, self.fields, self.deviation, free)
 

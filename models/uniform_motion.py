@@ -138,8 +138,7 @@ class UniformMotionUpsampling(nn.Module):
         parametrize.register_parametrization(self.conv, "weight", ZeroSum(moving, relaxed, self.conv.weight.shape))
 
     def forward(self, x):
-        extended = extend(x.flatten(1, 2), 1, self.periodic, "replicate")
-        y = convolve_repeated(extended, self.conv.weight, self.conv.bias).relu_()
+        y = convolve_repeated(x.flatten(1, 2), self.conv.weight, self.conv.bias, self.periodic).relu_()
         return y.unflatten(1, (-1, len(self.moving))) + self.mean(x)
 
     def mean(self, x):

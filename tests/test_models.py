@@ -210,8 +210,7 @@ def test_repeated_pixels(height, width, seed):
     x = torch.randn(1, 2, height, width, dtype=torch.float64)
     repeated = pad(interpolate(x, scale_factor=2, mode="nearest"), (1, 2, 1, 2), mode="replicate")
     slow = nn.functional.conv2d(repeated, kernel, bias)
-    fast = convolve_repeated(pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias)
-    torch.testing.assert_close(fast, slow)
+    torch.testing.assert_close(convolve_repeated(x, kernel, bias), slow)
 
 
 @settings(max_examples=20, deadline=None)
