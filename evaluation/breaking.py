@@ -11,13 +11,14 @@ Only a bound is known: where a strict net forecasts a flow x and its transform g
 e, |F(g x) - g F(x)| <= (1 + |g|) e. So the best strict net bounds the equivariance error that a perfect forecast has.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from flows.arguments import Parser
+
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("data", type=Path, nargs="+", help="folders of prepared data")
     parser.add_argument("--results", type=Path, nargs="*", default=[], help="folders that hold runs on them")
     return parser.parse_args(argv)

@@ -8,16 +8,17 @@ extrapolated: a cell is empty where the time was over, the memory too small or t
 relative, of one forecast of a flow transformed by the net's own symmetry, at factor 2 for scale.
 """
 
-import argparse
 import sys
 import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from flows.arguments import Parser
+
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--device", default="", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     add("--size", type=int, nargs="+", default=[32, 64], help="sides of the grids (default 32 64)")

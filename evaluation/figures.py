@@ -9,14 +9,15 @@ an original and of transformed flows, spectra, and the error against the strengt
 seeds, of the numbers that runs leave behind, are the report's (``python -m evaluation.report --figures``).
 """
 
-import argparse
 from pathlib import Path
+
+from flows.arguments import Parser
 
 KINDS = "errors", "learning", "original", "transformed", "spectra", "sweeps"
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", title="commands", required=True)
     command = commands.add_parser("convection", help="numbers and pictures of convection")
     command.add_argument(

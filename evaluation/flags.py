@@ -1,11 +1,10 @@
 """The flags of run_model.py, and the names of a run that come from them. No torch: it takes seconds to import."""
 
-import argparse
 import dataclasses
 import math
 from pathlib import Path
 
-from flows.arguments import DATASETS, dataset_name
+from flows.arguments import DATASETS, Parser, dataset_name
 from models.options import DEVIATIONS, FRAMES, NETS, OPTIONS, PADDINGS, match
 
 WEIGHT_DECAY = 4e-4  # of the release
@@ -20,9 +19,7 @@ def parse_args(argv=None, usage=None, **of_run):
         of_run: the settings of the run to ``--evaluate``, which are the defaults then; without them the rest of its
             flags cannot be checked.
     """
-    parser = argparse.ArgumentParser(
-        description=usage, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=usage, allow_abbrev=False)
     add = parser.add_argument
     add(
         "--dataset",

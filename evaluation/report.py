@@ -19,6 +19,8 @@ import argparse
 import re
 from pathlib import Path
 
+from flows.arguments import Parser
+
 
 def regex(word):
     """An argparse type: a regular expression."""
@@ -31,7 +33,7 @@ def regex(word):
 
 def parser_of_results(**options):
     """The arguments that a marker in the README may have, too."""
-    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    parser = Parser(**options)
     parser.add_argument("results", type=Path, nargs="*", help="folders that hold runs")
     subject = parser.add_mutually_exclusive_group()
     for name, words in {

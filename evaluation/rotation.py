@@ -8,13 +8,14 @@ the relative errors |f(R x) - R f(x)| / |f(x)| of nets in the disc, for smooth v
 turned in theory, not on the grid. The spline by which f(x) is turned has an error of 1e-3 to 1e-4.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from flows.arguments import Parser
+
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("runs", type=Path, nargs="*", help="folders of runs with weights, of nets that read a velocity (default: none)")
     add("--architecture", nargs="+", help="(default: all that layers of rotation make)")

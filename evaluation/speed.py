@@ -23,12 +23,13 @@ thousand and of a million windows, and compared with the shortest training step.
 [arguments] --> ... <!-- end -->, holds the command's own arguments.
 """
 
-import argparse
 from pathlib import Path
+
+from flows.arguments import Parser
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--architecture", nargs="+", help="(default: all but FNO)")
     add("--symmetry", nargs="+", help="(default: all)")

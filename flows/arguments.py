@@ -27,6 +27,16 @@ PLUMES = {  # sets of them: how many numbers say how much the symmetry is broken
 HISTORY, LEVEL_HISTORY = 12, 3  # of plumes: frames before the first forecast, two more than the release's nets read
 
 
+class Parser(argparse.ArgumentParser):
+    """Shows its description as it is written; says what is wrong in one line, without the usage, with exit code 2."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; --help says more\n")
+
+
 def whole(least):
     """An argparse type: whole numbers from ``least`` on."""
 

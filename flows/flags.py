@@ -1,6 +1,5 @@
 """The commands and flags of data_prep.py. No torch: it takes seconds to import."""
 
-import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from flows.arguments import (
     PLUMES,
     SIMULATIONS,
     TEST_UNITS,
+    Parser,
     degrees,
     degrees_east,
     folder_name,
@@ -249,7 +249,7 @@ def parse_args(argv=None, usage=None):
     Args:
         usage: what ``--help`` says before it lists the commands.
     """
-    parser = argparse.ArgumentParser(description=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=usage)
     subparsers, parsers = parser.add_subparsers(dest="command", title="commands"), {}
     for word, command in COMMANDS.items():
         parsers[word] = subparsers.add_parser(word, help=command.help)

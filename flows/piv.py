@@ -136,7 +136,8 @@ def read_frame(path, grid, columns):
     flags, mask = np.concatenate([values[2:], np.zeros((4 - len(values), *grid.shape))])
     if not np.isin(flags, FLAGS).all():
         other = np.setdiff1d(flags, FLAGS)[0]
-        raise InputError(f"{path} has a flag {other:g}; wanted 0 (valid), 1 (invalid) or 2 (interpolated)")
+        known = "0 (valid), 1 (invalid) or 2 (interpolated); of PIVlab 0 (masked), 1 (valid) or 2"
+        raise InputError(f"{path} has a flag {other:g}; wanted {known}")
     valid = (flags != INVALID) & (mask == 0)
     with np.errstate(over="ignore"):  # found as an infinity
         velocity = values[:2].astype(np.float32)

@@ -20,15 +20,15 @@ def prepare(*argv):
         return stop.code
 
 
-def refused(capsys, folder, *argv, usage=False):
+def refused(capsys, folder, *argv):
     """Run a command that must end in one line and exit code 2 and leave nothing; returns that line."""
     data = folder / "data"
     assert prepare(*argv, "--data_dir", data) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert "Traceback" not in "".join(lines)
-    assert usage or len(lines) == 1, lines
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
     assert not data.exists()
-    return lines[-1]
+    return lines[0]
 
 
 def read_meta(folder):

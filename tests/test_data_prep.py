@@ -760,7 +760,7 @@ FLAGS = {
 
 @pytest.mark.parametrize("case", FLAGS)
 def test_wrong_flag(case, tmp_path, capsys):
-    assert ": error: " in refused(capsys, tmp_path, *FLAGS[case], usage=True)
+    refused(capsys, tmp_path, *FLAGS[case])
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])

@@ -360,5 +360,5 @@ def test_files_that_do_not_go_together(tmp_path, capsys):
 
 @pytest.mark.parametrize("word", ["u:vector", "u,v:scalar", "u,v", "u,v:tensor", ":scalar", "u,:vector"])
 def test_fields_that_are_none(word, tmp_path, capsys):
-    line = refused(capsys, tmp_path, "netcdf", "--raw", "a.nc", "--name", "storm", "--fields", word, usage=True)
+    line = refused(capsys, tmp_path, "netcdf", "--raw", "a.nc", "--name", "storm", "--fields", word)
     assert f"{word!r} is not like u,v:vector or t:scalar" in line

@@ -129,5 +129,5 @@ def test_transformed_test_sets_are_solutions_too(tmp_path):
     ["--diffusivity 0", "--diffusivity -1", "--diffusivity nan", "--diffusivity inf", "--points 15", "--points x"],
 )
 def test_wrong_flags(flags, tmp_path, capsys):
-    line = refused(capsys, tmp_path, "heat", *flags.split(), usage=True)
+    line = refused(capsys, tmp_path, "heat", *flags.split())
     assert flags.split()[0] in line

@@ -503,14 +503,14 @@ def test_box_across_the_edges_of_the_globe(descending, turns, first, tmp_path):
 )
 def test_boxes_that_are_none(boxes, message, tmp_path, capsys):
     file = write(tmp_path / "a.nc", vortices(8, 16))
-    assert message in refused(capsys, tmp_path, "ocean", "--train", file, *boxes, *SMALL, usage=True)
+    assert message in refused(capsys, tmp_path, "ocean", "--train", file, *boxes, *SMALL)
 
 
 @pytest.mark.parametrize("given", [(), ("--train_box",), ("--test_box",), ("--train_box", "--test_box")])
 def test_the_sea_trained_on_is_no_other_domain(given, tmp_path, capsys):
     file = write(tmp_path / "a.nc", vortices(8, 16))
     boxes = [word for flag in given for word in (flag, 10, 18, -41, -30)]
-    line = refused(capsys, tmp_path, "ocean", "--train", file, "--test", file, *boxes, *SMALL, usage=True)
+    line = refused(capsys, tmp_path, "ocean", "--train", file, "--test", file, *boxes, *SMALL)
     assert "--test has a.nc, which is trained on; give --train_box and --test_box, apart" in line
 
 

@@ -273,7 +273,7 @@ BAD_FOLDERS = {
     ),
     "a flag of others": (
         lambda folder: write_openpiv(folder, spoil=at(1, setting(3, 4, -2))),
-        re.escape("field_002.txt has a flag -2; wanted 0 (valid), 1 (invalid) or 2 (interpolated)"),
+        re.escape("field_002.txt has a flag -2; wanted 0 (valid), 1 (invalid) or 2 (interpolated); of PIVlab "),
     ),
     "all flagged": (
         lambda folder: write_openpiv(folder, spoil=at(1, setting(slice(None), 4, 1))),

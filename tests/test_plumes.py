@@ -179,4 +179,4 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_wrong_flags(flags, message, tmp_path, capsys):
-    assert message in refused(capsys, tmp_path, "smoke", *flags.split(), usage=True)
+    assert message in refused(capsys, tmp_path, "smoke", *flags.split())

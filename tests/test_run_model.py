@@ -743,10 +743,12 @@ def test_bad_input(data_dir, tmp_path, capsys, arguments, message):
 
 
 @pytest.mark.parametrize("arguments", ["--colour", "--seed x", "--output_length 2.5", "--dataset data/rbc"])
-def test_flags_that_do_not_exist(arguments):
+def test_flags_that_do_not_exist(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         run_model.main(arguments.split())
     assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
 
 
 def test_what_is_not_finished_is_no_run_elsewhere(data_dir, copied, tmp_path, capsys):
