@@ -119,6 +119,7 @@ AUTHORS_OCEAN = {
 # Of the paper's table for convection only this is known to us, from issue 3 of that repository.
 PAPER_RBC = {("ResNet", "Rot"): {"test": ((0.65, None), None), "Rot": ((0.76, None), None)}}
 PUBLISHED = {"Ocean": AUTHORS_OCEAN, "RBC": PAPER_RBC}
+VORTICITY = ("measures", "vorticity_per_step", TEST_STEPS - 1)  # of a set's scores: that of the last frame
 CAVEAT = {
     "Ocean": "theirs: the authors' README, other years and boxes; what it calls RMSE may be an MSE",
     "RBC": "theirs: the paper on rbc_data.pt, as far as known; the release, mended, gave .15 where it says .65",
@@ -299,7 +300,7 @@ def measure_tables(groups):
         "correlated": ("measures", "correlation_time"),
         "divergence": ("measures", "divergence"),
         "of truth": ("measures", "divergence_of_truth"),
-        f"vorticity {TEST_STEPS}": ("measures", "vorticity_per_step", TEST_STEPS - 1),
+        f"vorticity {TEST_STEPS}": VORTICITY,
         "ESE resolved": ("measures", "ese_resolved"),
     }
 
@@ -375,14 +376,16 @@ def difference_table(groups, reference):
     (own,) = found
     others = [group for group in groups if group is not own]
     columns = {f"RMSE {name}": [rmse_difference(group, own, name) for group in others] for name in test_sets(groups)}
-    columns["ESE test"] = [seed_difference(group, own, "scores", "test", "ese") for group in others]
+    by_seed = {"ESE test": ("ese",), f"vorticity {TEST_STEPS} test": VORTICITY}
+    for name, path in by_seed.items():
+        columns[name] = [seed_difference(group, own, "scores", "test", *path) for group in others]
     columns = {name: cells for name, cells in columns.items() if any(cells)}  # windows of many sizes have no errors
     rows = dict(zip(others, zip(*columns.values(), strict=True), strict=True))
     valid = format(own.mean("valid_rmse"), ".3f")
     counts = [
         f"{name.removeprefix('RMSE ')} {max(cell.blocks for cell in cells if cell)}"
         for name, cells in columns.items()
-        if name != "ESE test"
+        if name not in by_seed
     ]
     over = f"seeds and blocks of windows: {', '.join(counts)}" if counts else "seeds"
     note = f"less {own.label}, whose validation is {valid}; 95 % intervals over {over}"

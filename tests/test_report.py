@@ -172,10 +172,19 @@ def test_differences_from_a_row(tmp_path, capsys):
             folder = write_run(tmp_path, scores, symmetry=symmetry, valid_rmse=error, seed=seed)
             (folder / "windows.json").write_text(json.dumps(errors | {"test": [error, error]}))
     text = run_report(capsys, tmp_path, "--against", "ResNet$")
+    assert "vorticity" not in text  # of runs, or of flows, that have none
+    for folder, last in zip(sorted(tmp_path.glob("*/metrics.json")), (0.75, 0.75, 1.0, 1.0), strict=True):
+        metrics = json.loads(folder.read_text())
+        metrics["scores"]["test"]["measures"] = {"vorticity_per_step": [1.0] * 9 + [last]}
+        folder.write_text(json.dumps(metrics))
+    text = run_report(capsys, tmp_path, "--against", "ResNet$")
+    assert "ESE test" in text
+    assert "vorticity 10 test" in text
     assert "RBC: differences" in text
     assert "RMSE Scale" not in text
     (row,) = (line for line in text.splitlines() if line.startswith("  ResNet UM"))
-    assert row.split()[2:] == "2 0.040+-0.000 -0.300 [-0.300, -0.300] -1.500 [-1.500, -1.500]".split()
+    differences = "-0.300 [-0.300, -0.300] -1.500 [-1.500, -1.500] +0.250 [+0.250, +0.250]"
+    assert row.split()[2:] == f"2 0.040+-0.000 {differences}".split()
     assert "(less ResNet, whose validation is 0.250; 95 % intervals over seeds and blocks of windows: test 2)" in text
     with pytest.raises(SystemExit) as stop:
         report.main([str(tmp_path), "--against", "("])
