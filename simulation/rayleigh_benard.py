@@ -88,7 +88,7 @@ def rows_needed(ra, pr):
     return math.ceil(max(2 * 2 * nusselt, smallest_scales_per_height / math.pi))
 
 
-PRESETS = {  # 1 s, 25 s, 4 minutes, about 2 hours of one CPU thread
+PRESETS = {  # 1 s, 45 s, 5 minutes, about 2 hours of one CPU thread
     "tiny": Settings(nz=32, nx=64, ra=1e6, spin_up=40, interval=0.4, frames=20),
     "small": Settings(nz=64, nx=448, ra=1e7, spin_up=100, interval=0.4, frames=400),
     "medium": Settings(nz=128, nx=896, ra=1e8, spin_up=100, interval=0.25, frames=400, store_every=2),
