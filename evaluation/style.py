@@ -151,10 +151,10 @@ def mosaic(axes, rows, columns, cmap, low, high):
     return images
 
 
-def plain_log(axis):
-    """Make an axis logarithmic with plain numbers, 0.5 instead of 5 x 10^-1."""
+def plain_log(axis, digits=(1, 2, 3, 5)):
+    """Make an axis logarithmic with plain numbers of these digits, 0.5 instead of 5 x 10^-1."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

@@ -183,7 +183,7 @@ def draw_learning(groups):
         left.set(xlabel="steps", ylabel="validation RMSE")
         right.set(xlabel=f"operations / those of a step of {nets[0].label}")
         for axes in (left, right):
-            axes.set_xscale("log")
+            plain_log(axes.xaxis, (1, 2, 5))
         legend_below(figure)
     return whole
 
