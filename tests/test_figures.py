@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -528,6 +529,12 @@ def test_learning_by_steps_and_operations():
     np.testing.assert_allclose(right.lines[0].get_xdata(), steps)
     np.testing.assert_allclose(right.lines[1].get_xdata(), np.multiply(steps[:2], cost))
     assert len(left.lines) == len(right.lines) == 2  # one seed draws no line
+    left.set_xlim(130, 5000)
+    left.get_figure(root=True).draw_without_rendering()
+    shown = [label for label in left.get_xticklabels(which="both") if label.get_text()]
+    ends = [label.get_window_extent().intervalx for label in shown if 130 <= label.get_position()[0] <= 5000]
+    assert all(one[1] < other[0] for one, other in pairwise(sorted(map(tuple, ends))))  # numbers do not overlap
+    assert len(ends) >= 3
 
 
 def test_what_a_layer_is_worth():
