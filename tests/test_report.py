@@ -173,10 +173,10 @@ def test_differences_from_a_row(tmp_path, capsys):
             (folder / "windows.json").write_text(json.dumps(errors | {"test": [error, error]}))
     text = run_report(capsys, tmp_path, "--against", "ResNet$")
     assert "vorticity" not in text  # of runs, or of flows, that have none
-    for folder, last in zip(sorted(tmp_path.glob("*/metrics.json")), (0.75, 0.75, 1.0, 1.0), strict=True):
-        metrics = json.loads(folder.read_text())
-        metrics["scores"]["test"]["measures"] = {"vorticity_per_step": [1.0] * 9 + [last]}
-        folder.write_text(json.dumps(metrics))
+    for path, last in zip(sorted(tmp_path.glob("*/metrics.json")), (0.75, 0.75, 1.0, 1.0), strict=True):
+        scores = json.loads(path.read_text())["scores"]
+        scores["test"]["measures"] = {"vorticity_per_step": [1.0] * 9 + [last]}
+        change(path, scores=scores)
     text = run_report(capsys, tmp_path, "--against", "ResNet$")
     assert "ESE test" in text
     assert "vorticity 10 test" in text
