@@ -59,22 +59,22 @@ run() {
     done
 }
 
-# small DATASET UNET_EPOCHS RESNET_EPOCHS SCALE_EPOCHS: the ten small nets; no slow one comes last, when a core would have
-# nothing else to do
+# small DATASET UNET_EPOCHS RESNET_EPOCHS SCALE_EPOCHS: the ten small nets; no slow one comes last, when a core would
+# have nothing else to do
 common="--input_length=10 --output_length=2 --batch_size=8 --learning_rate=0.003"
 settings="$common --decay_rate=0.75"
 small() {
     unet="--dataset=$1 --architecture=Unet $settings" resnet="--dataset=$1 --architecture=ResNet $settings"
     decay=
     [ "$1" != RBC ] || decay=--weight_decay=0 # by validation; that for magnitude is far worse without
-    # Scale costs more for its width: five levels, or three, of every feature. Rotation by quarter turns is as good as by
-    # eighths where both were compared (docs/symmetries.md), in half the time.
+    # Scale costs more for its width: five levels, or three, of every feature; a channel of rotation is four numbers.
+    # Quarter turns are as good as eighths where both were compared (docs/symmetries.md), and cost less.
     run $unet --symmetry=None --width=0.25 --num_epoch="$2"
     run $resnet --symmetry=None --width=0.0625 --num_epoch="$3" $decay
     run $unet --symmetry=UM --width=0.25 --num_epoch="$2"
     run $resnet --symmetry=UM --width=0.0625 --num_epoch="$3"
     run $resnet --symmetry=Mag --width=0.0625 --num_epoch="$3"
-    run $resnet --symmetry=Rot --rotation_order=4 --width=0.0625 --num_epoch="$3"
+    run $resnet --symmetry=Rot --rotation_order=4 --width=0.03125 --num_epoch="$3"
     run $resnet --symmetry=Scale --width=0.03125 --num_scales=3 --num_epoch="$4"
     run $unet --symmetry=Scale --width=0.125 --num_epoch="$4"
     run $unet --symmetry=Mag --width=0.25 --num_epoch="$2"
