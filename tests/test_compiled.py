@@ -13,7 +13,7 @@ from models import SYMMETRIES, build_model
 from utils import exit_code
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script")  # torch's own, where it first compiles
-NETS = [("FNO", "None"), *((name, symmetry) for name in ("ResNet", "Unet") for symmetry in SYMMETRIES)]
+NETS = [("FNO", "None"), *((name, symmetry) for name in ("ConvNet", "ResNet", "Unet") for symmetry in SYMMETRIES)]
 
 
 @pytest.mark.slow
