@@ -2,7 +2,7 @@
 # sh run.sh                          the release's sweep at full width, on what data_prep.py prepared in data/
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
 # sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
-#                                    any): 7 to 20 minutes on two CPU cores, no download
+#                                    any): about ten minutes on two CPU cores, no download
 # sh run.sh evidence                 what are the layers worth? Nets, frames of reference, augmentation and controls at
 #                                    equal terms, five seeds; about 20 core-hours, and every part of it a smaller study
 # sh run.sh transfer                 the nets of sh run.sh evidence on convection from another start and at other Rayleigh
