@@ -23,7 +23,7 @@ NETS = [("FNO", "None"), *((name, symmetry) for name in ("ConvNet", "ResNet", "U
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # dynamo instantiates autograd functions
 @pytest.mark.parametrize(("architecture", "symmetry"), NETS)
 def test_compiled_nets_are_the_same_functions(architecture, symmetry, monkeypatch):
-    """Forecasts, gradients and the statistics of batch norms, of two numbers of samples; a minute or two a net."""
+    """Forecasts, gradients and the statistics of batch norms, of two numbers of samples; one to 18 minutes a net."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     net = build_model(architecture, symmetry, 3, width=0.0625).double()
