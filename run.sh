@@ -1,8 +1,8 @@
 #!/bin/sh
 # sh run.sh                          the release's sweep at full width, on what data_prep.py prepared in data/
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
-# sh run.sh quick                    small nets on convection that is simulated here (and on data/ocean, if there is
-#                                    any): about ten minutes on two CPU cores, no download
+# sh run.sh quick                    small nets on convection that is simulated here: about ten minutes on two CPU cores,
+#                                    no download; and on data/ocean, if there is any
 # sh run.sh evidence                 what are the layers worth? Nets, frames of reference, augmentation and controls at
 #                                    equal terms, five seeds; about 20 core-hours, and every part of it a smaller study
 # sh run.sh transfer                 the nets of sh run.sh evidence on convection from another start and at other Rayleigh
@@ -68,7 +68,7 @@ small() {
     decay=
     [ "$1" != RBC ] || decay=--weight_decay=0 # by validation; that for magnitude is far worse without
     # Scale costs more for its width: five levels, or three, of every feature; a channel of rotation is four numbers.
-    # Quarter turns are as good as eighths where both were compared (docs/symmetries.md), and cost less.
+    # On currents neither quarter turns nor eighths are surely better (docs/symmetries.md); quarters cost less.
     run $unet --symmetry=None --width=0.25 --num_epoch="$2"
     run $resnet --symmetry=None --width=0.0625 --num_epoch="$3" $decay
     run $unet --symmetry=UM --width=0.25 --num_epoch="$2"
