@@ -15,6 +15,8 @@
 #                                    hours
 # sh run.sh samples                  how many windows does a net need? As many steps on 49 to 4900 windows of convection, five
 #                                    times as long as elsewhere; ten hours
+# sh run.sh wide                     three U-Nets of the paper's width and settings on 6000 windows of 64 x 64 points, simulated
+#                                    here; eight hours
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
 # sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial, on
 #                                    convection and, if there is data/ocean, on currents; some hours
@@ -25,10 +27,10 @@ cd "$(dirname "$0")" || exit 2
 mode=full list=
 for argument in "$@"; do
     case $argument in
-        full | quick | evidence | transfer | seas | temperatures | heat | samples | ablation | smoke) mode=$argument ;;
+        full | quick | evidence | transfer | seas | temperatures | heat | samples | wide | ablation | smoke) mode=$argument ;;
         --list) list=yes ;;
         *)
-            echo "error: usage: sh run.sh [quick | evidence | transfer | seas | temperatures | heat | samples | ablation | smoke] [--list], got: $*" >&2
+            echo "error: usage: sh run.sh [quick | evidence | transfer | seas | temperatures | heat | samples | wide | ablation | smoke] [--list], got: $*" >&2
             exit 2
             ;;
     esac
@@ -193,6 +195,14 @@ samples() {
     done
 }
 
+# wide: the paper's width, data and settings, but epochs that two cores can do; the longest run first
+of_wide="--dataset=RBC --architecture=Unet --output_length=4 --learning_rate=0.001 --num_epoch=12 --scale_windows=0"
+wide() {
+    for net in UM None None/--frame=UM; do
+        run $of_wide --symmetry=$(echo $net | tr '/' ' ')
+    done
+}
+
 rot="--symmetry=Rot --rotation_order=4"
 relaxed=--relaxed=10 # of .1, 1 and 10 the best on validation at level 4 of the dials
 
@@ -302,6 +312,9 @@ if [ "$mode" != full ]; then
     elif [ "$mode" = samples ]; then
         data=$data/samples
         prepare rbc rbc --simulate small --frames 900 --stride 2 --tile 32 --splits 4900 105 105
+    elif [ "$mode" = wide ]; then
+        data=$data/wide
+        prepare rbc rbc --simulate medium --frames 1600
     elif [ "$mode" = temperatures ]; then
         data=$data/temperatures
         for fields in vector scalar "vector scalar"; do
@@ -368,6 +381,8 @@ if [ "$mode" != full ]; then
         heat
     elif [ "$mode" = temperatures ]; then
         temperatures
+    elif [ "$mode" = wide ]; then
+        wide
     elif [ "$mode" = samples ]; then
         trying=0 trials="0.003/0 0.001/0.0004"
         samples
