@@ -58,7 +58,7 @@ from evaluation.runs import (
     tile_of,
 )
 from evaluation.score import Remembered, TestSet, equivariance_of, score, validation_rmse
-from flows.folder import locked, new_folder
+from flows.folder import locked, new_folder, wait_for
 from flows.store import load_meta, read_elements
 from flows.windows import Windows
 from models import ARCHITECTURES, SYMMETRIES
@@ -122,17 +122,19 @@ def best_settings(args, config):
     """What is ``TUNED`` in the finished runs, but for it and the seed like that of ``config``, that validated best.
 
     They are compared by their means over the seeds that most settings were run with; see
-    :func:`~evaluation.runs.comparable`.
+    :func:`~evaluation.runs.comparable`. Those that are running are waited for.
 
     Raises:
         InputError: there are no such runs.
     """
     alike, errors = set(IDENTITY) - {"seed", *TUNED} | OPTIONS[args.symmetry].options().keys(), {}
-    for path in sorted(args.results.glob("*/metrics.json")):
-        other = read_config(path.parent)
+    for folder in (path.parent for path in sorted(args.results.glob("*/config.json"))):
+        other = read_config(folder)
         if all(other[name] == config[name] for name in alike):
-            by_seed = errors.setdefault(tuple(other[name] for name in TUNED), {})
-            by_seed[other["seed"]] = read_metrics(path.parent)["valid_rmse"]
+            wait_for(folder)
+            if (folder / "metrics.json").exists():
+                by_seed = errors.setdefault(tuple(other[name] for name in TUNED), {})
+                by_seed[other["seed"]] = read_metrics(folder)["valid_rmse"]
     means = {settings: statistics.mean(values) for settings, values in comparable(errors).items()}
     if not means:
         raise InputError(

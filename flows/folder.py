@@ -36,6 +36,16 @@ def locked(path):
             return
 
 
+def wait_for(path):
+    """Return when no other process is at a file or folder, see :func:`locked`."""
+    with contextlib.suppress(OSError), open(lock_of(path)) as file:  # there may be no lock, or no locks at all
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process, which is at {path}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+
 def lock_of(path):
     path = Path(path)
     return path.with_name(f".{path.name}.lock")

@@ -10,6 +10,7 @@ import re
 import resource
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from flows.arguments import SIMULATIONS
 from flows.arrays import array_source
 from flows.convection import SETTINGS, other_simulation, simulation, tile_of
 from flows.flags import COMMANDS, parse_args
-from flows.folder import locked, new_folder
+from flows.folder import locked, new_folder, wait_for
 from flows.splits import first_windows, plan_splits, shared_frames
 from flows.windows import window_starts
 from models import SYMMETRIES
@@ -572,6 +573,18 @@ def test_a_simulation_is_of_one_process(module, command, tmp_path, monkeypatch, 
     monkeypatch.setattr(f"flows.{module}.simulate", simulate)
     assert prepare(*command.split(), "--name", "other", "--data_dir", tmp_path) == 2
     assert capsys.readouterr().err == "error: refused\n"
+    assert not [*tmp_path.iterdir()]
+
+
+def test_waiting_for_another_process(tmp_path, capsys):
+    wait_for(tmp_path / "run")  # there is none
+    waits = threading.Thread(target=wait_for, args=[tmp_path / "run"])
+    with locked(tmp_path / "run"):
+        waits.start()
+        waits.join(0.3)
+        assert waits.is_alive()
+    waits.join()
+    assert capsys.readouterr().out == f"waiting for another process, which is at {tmp_path}/run\n"
     assert not [*tmp_path.iterdir()]
 
 

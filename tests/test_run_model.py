@@ -423,7 +423,7 @@ def test_low_precision(data_dir, tmp_path, symmetry):
     assert rmse[0] == pytest.approx(rmse[1], rel=0.05)
 
 
-def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys):
+def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys, monkeypatch):
     """And weight decay, by the mean over the seeds that most settings have, of runs alike in all else."""
     flags = (*FINISHED, "--learning_rate", "best", "--seed", "9")
     assert run(data_dir, tmp_path, *flags) == 2
@@ -441,6 +441,9 @@ def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys):
         for seed, error in enumerate(by_seed):
             write(f"{rate} {seed}", error, learning_rate=rate, seed=seed, weight_decay=10 * rate)
     write("another net", 0.0, learning_rate=0.9, width=0.5)
+    running = (tmp_path / "0.001 2" / "metrics.json").rename(tmp_path / "metrics.json")  # the best, if it had ended
+    ends = {"0.001 2": lambda: running.rename(tmp_path / "0.001 2" / "metrics.json")}
+    monkeypatch.setattr(run_model, "wait_for", lambda folder: ends.pop(folder.name, lambda: None)())
     assert run(data_dir, tmp_path, *flags) == 0
     (folder,) = tmp_path.glob("*_seed9_*")
     config = json.loads((folder / "config.json").read_text())
