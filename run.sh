@@ -1,22 +1,22 @@
 #!/bin/sh
 # sh run.sh                          the release's sweep at full width, on what data_prep.py prepared in data/
 # SEEDS="0 1 2 3 4" sh run.sh        the paper's five seeds
-# sh run.sh quick                    small nets on convection that is simulated here: about ten minutes on two CPU cores,
-#                                    no download; and on data/ocean, if there is any
+# sh run.sh quick                    small nets on convection that is simulated here: about ten minutes on two CPU
+#                                    cores, no download; and on data/ocean, if there is any
 # sh run.sh evidence                 what are the layers worth? Nets, frames of reference, augmentation and controls at
 #                                    equal terms, five seeds; about 20 core-hours, and every part of it a smaller study
-# sh run.sh transfer                 the nets of sh run.sh evidence on convection from another start and at other Rayleigh
-#                                    numbers, without training them again; half an hour
-# sh run.sh seas                     nets of the Agulhas current on the Mediterranean, prepared as docs/results.md says; some
-#                                    hours
-# sh run.sh temperatures             velocity, temperature and both: convection and, if it was prepared as docs/results.md
-#                                    says, a storm; half an hour
-# sh run.sh heat                     nets of every symmetry on heat in a periodic box, where all symmetries are exact; some
-#                                    hours
-# sh run.sh samples                  how many windows does a net need? As many steps on 49 to 4900 windows of convection, five
-#                                    times as long as elsewhere; ten hours
-# sh run.sh wide                     three U-Nets of the paper's width and settings on 6000 windows of 64 x 64 points, simulated
-#                                    here; eight hours
+# sh run.sh transfer                 the nets of sh run.sh evidence on convection from another start and at other
+#                                    Rayleigh numbers, without training them again; half an hour
+# sh run.sh seas                     nets of the Agulhas current on the Mediterranean, prepared as docs/results.md says;
+#                                    some hours
+# sh run.sh temperatures             velocity, temperature and both: convection and, if it was prepared as
+#                                    docs/results.md says, a storm; half an hour
+# sh run.sh heat                     nets of every symmetry on heat in a periodic box, where all symmetries are exact;
+#                                    some hours
+# sh run.sh samples                  how many windows does a net need? As many steps on 49 to 4900 windows of
+#                                    convection, five times as long as elsewhere; ten hours
+# sh run.sh wide                     three U-Nets of the paper's width and settings on 6000 windows of 64 x 64 points,
+#                                    simulated here; eight hours
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
 # sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial, on
 #                                    convection and, if there is data/ocean, on currents; some hours
@@ -83,10 +83,11 @@ small() {
     run $unet --symmetry=Rot --rotation_order=4 --width=0.25 --num_epoch="$2"
 }
 
-# study DATASET ARCHITECTURE WIDTH SCALE_WIDTH: what are the layers worth? Question by question, each with its rivals, and
-# seed by seed, so that whatever is finished is a smaller study. Nets are trained until eight epochs were no better, on
-# roll-outs as long as the test's, with the learning rate and weight decay that seeds 0 to 2 were best with on validation,
-# by their mean: one seed chooses badly, and the paper's decay does not suit every net (docs/what-the-layers-are-worth.md).
+# study DATASET ARCHITECTURE WIDTH SCALE_WIDTH: what are the layers worth? Question by question, each with its rivals,
+# and seed by seed, so that whatever is finished is a smaller study. Nets are trained until eight epochs were no better,
+# on roll-outs as long as the test's, with the learning rate and weight decay that seeds 0 to 2 were best with on
+# validation, by their mean: one seed chooses badly, and the paper's decay does not suit every net
+# (docs/what-the-layers-are-worth.md).
 terms="--input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=8 --num_epoch=80 --decay_rate=0.95"
 study() {
     for question in UM Mag Rot Scale; do
@@ -98,8 +99,8 @@ study() {
     done
 }
 
-# rated SEED FLAGS: a run with each of the settings to try (learning rate/weight decay) if the seed is one that tries them,
-# else with the best of these; other modes than evidence and seas have their own
+# rated SEED FLAGS: a run with each of the settings to try (learning rate/weight decay) if the seed is one that tries
+# them, else with the best of these; other modes than evidence and seas have their own
 trying="0 1 2" trials="0.003/0.0004 0.001/0.0004 0.01/0.0004 0.003/0 0.001/0"
 rated() {
     case " $trying " in
@@ -133,8 +134,9 @@ seas() {
     elsewhere mediterranean test "$results"/Ocean_*/ # those that were finished before: call it again
 }
 
-# nets QUESTION WIDTH SCALE_WIDTH: the symmetric net, and what a reviewer would have instead: a plain net so wide that a step of
-# training takes as long as of that for uniform motion, too. Those of rotation of 4, 8 and 16 directions take equally long.
+# nets QUESTION WIDTH SCALE_WIDTH: the symmetric net, and what a reviewer would have instead: a plain net so wide that a
+# step of training takes as long as of that for uniform motion, too. Those of rotation of 4, 8 and 16 directions take
+# equally long.
 nets() {
     case $1 in
         UM) echo "--symmetry=None/--width=$2 --symmetry=UM/--width=$2 --symmetry=None/--frame=UM/--width=$2" \
@@ -152,8 +154,8 @@ nets() {
     esac
 }
 
-# temperatures: does the one field help to forecast the other, and a symmetry either? With the learning rate and weight decay
-# that suit most nets of the study. A storm of 64 frames gives two steps an epoch.
+# temperatures: does the one field help to forecast the other, and a symmetry either? With the learning rate and weight
+# decay that suit most nets of the study. A storm of 64 frames gives two steps an epoch.
 temperatures() {
     for flow in rbc storm; do
         of_flow="$terms --test_sets=UM,Mag"
@@ -170,8 +172,9 @@ temperatures() {
     done
 }
 
-# heat: a net of every symmetry, each with 16 numbers at a point, that of scale with 8 on each of its three levels; the second
-# paper's, with norms; a plain net with 32, and one of rotation with 64. All know that the box is periodic but the first.
+# heat: a net of every symmetry, each with 16 numbers at a point, that of scale with 8 on each of its three levels; the
+# second paper's, with norms; a plain net with 32, and one of rotation with 64. All know that the box is periodic but
+# the first.
 of_heat="--dataset=heat --architecture=ConvNet --learning_rate=0.003 --input_length=4 --output_length=2 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=60 --decay_rate=0.9"
 heat() {
     run $of_heat --symmetry=None --width=0.125
@@ -208,9 +211,9 @@ relaxed=--relaxed=10 # of .1, 1 and 10 the best on validation at level 4 of the 
 
 # dials: rotation nets on four plumes, from below, right, above and left, whose buoyancies differ the more, the higher
 # the level, after the second paper's Figure 4: one frame to read; tested on later frames and on plumes that no net has
-# seen. Learning rates are those of the best validation at level 4. As many channels in the plain net as in the others; the
-# paper's nets have norms ("norm"). Gains that do not decay say what the data ask of them. Every second level first, then
-# those between. Seeds after the first: the nets that claims are about, at the first, a middle and the last level.
+# seen. Learning rates are those of the best validation at level 4. As many channels in the plain net as in the others;
+# the paper's nets have norms ("norm"). Gains that do not decay say what the data ask of them. Every second level first,
+# then those between. Seeds after the first: the nets that claims are about, at the first, a middle and the last level.
 of_dials="--test_sets=Rot,domain --architecture=ConvNet --input_length=1 --output_length=6 --batch_size=8 --valid_length=10 --patience=20 --num_epoch=120 --decay_rate=0.96"
 dials() {
     for seed in ${SEEDS:-0 1 2 3 4}; do
@@ -238,8 +241,8 @@ dials() {
     done
 }
 
-# plumes: strict, relaxed, free and plain nets on the second paper's three sets, tested on later frames and on plumes that
-# no net has seen; with the learning rate that seed 0 was best with on validation.
+# plumes: strict, relaxed, free and plain nets on the second paper's three sets, tested on later frames and on plumes
+# that no net has seen; with the learning rate that seed 0 was best with on validation.
 of_plumes="--architecture=ConvNet --input_length=10 --output_length=2 --batch_size=8 --valid_length=10 --patience=6 --num_epoch=25 --decay_rate=0.9"
 plumes() {
     for seed in ${SEEDS:-0 1 2}; do
@@ -260,8 +263,8 @@ plumes() {
     done
 }
 
-# walls DATASET TEST_SETS: strict, relaxed and plain nets where walls and gravity, or land, break every symmetry; terms as of
-# plumes
+# walls DATASET TEST_SETS: strict, relaxed and plain nets where walls and gravity, or land, break every symmetry; terms
+# as of plumes
 walls() {
     for seed in ${SEEDS:-0 1 2}; do
         for net in None/--width=0.125 UM/--width=0.125 Mag/--width=0.125 Rot/--rotation_order=4/--width=0.0625; do
