@@ -98,6 +98,7 @@ from evaluation.runs import (
     load_runs,
     missing_runs,
     scale_and_plain,
+    unchanged,
 )
 from models import SYMMETRIES
 from utils import TEST_STEPS, InputError, exit_code, replacing
@@ -397,9 +398,9 @@ def difference_table(groups, reference):
 
 
 def authors_table(groups):
-    """Ours beside what is published, for nets of the paper's width on all data; None where there is no such net."""
+    """Ours beside what is published, for the paper's nets at its width on all data; None where there is no such net."""
     published = PUBLISHED.get(groups[0]["dataset"], {})
-    groups = [group for group in groups if group["width"] == group["train_fraction"] == 1 and not group["augment"]]
+    groups = [group for group in groups if group["width"] == group["train_fraction"] == 1 and unchanged(group)]
     if not groups or not published:
         return None
     names = list(dict.fromkeys(name for row in published.values() for name in row))

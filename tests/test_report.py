@@ -258,14 +258,16 @@ def test_beside_the_published_numbers(tmp_path, capsys):
         write_run(tmp_path, same(value, names), dataset="Ocean", symmetry="UM", architecture="Unet", seed=seed)
     write_run(tmp_path, same(0.4), symmetry="UM")
     write_run(tmp_path, same(0.4), symmetry="None", architecture="Unet", width=0.5)
+    write_run(tmp_path, same(0.4), symmetry="None", frame="UM")
     text = run_report(capsys, tmp_path)
-    assert list(table(text, "RBC: ESE of 10 forecast frames")[1]) == ["ResNet UM", "Unet width 0.5"]
+    nets = ["ResNet frame UM", "ResNet UM", "Unet width 0.5"]
+    assert list(table(text, "RBC: ESE of 10 forecast frames")[1]) == nets
     assert "what it calls RMSE may be an MSE" in text
     ours, ese = "0.60+-0.14", "1.20+-0.28"
     line = next(line for line in text.split("Ocean: beside the published numbers")[1].splitlines() if "Unet UM" in line)
     assert line.split()[2:] == ["2", ours, "0.75+-0.01", ours, "1.32+-0.02", ese, "1.19+-0.02", ese, "1.29+-0.00"]
     convection = text.split("RBC: beside the published numbers")[1].split("\n\n")[0]
-    assert convection.count("not reported") == 2  # the width of the paper only: one row, test and Rot
+    assert convection.count("not reported") == 2  # the paper's nets and width only: one row, test and Rot
 
 
 def test_errors_and_costs(tmp_path, capsys):
