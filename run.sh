@@ -141,7 +141,8 @@ nets() {
     case $1 in
         UM) echo "--symmetry=None/--width=$2 --symmetry=UM/--width=$2 --symmetry=None/--frame=UM/--width=$2" \
             "--symmetry=UM/--variant=free/--width=$2 --symmetry=None/--variant=residual/--width=$2" \
-            "--symmetry=None/--variant=replicate/--width=$2 --symmetry=None/--augment=UM/--width=$2" \
+            "--symmetry=None/--variant=replicate/--width=$2 --symmetry=None/--variant=he/--width=$2" \
+            "--symmetry=None/--augment=UM/--width=$2" \
             "--symmetry=UM/--augment=UM/--width=$2 --symmetry=None/--width=0.5" ;;
         Mag) echo "--symmetry=Mag/--width=$2 --symmetry=None/--frame=Mag/--width=$2 --symmetry=Mag/--variant=free/--width=$2" \
             "--symmetry=None/--frame=UM,Mag/--width=$2 --symmetry=UM/--frame=Mag/--width=$2" \

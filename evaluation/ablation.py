@@ -3,6 +3,8 @@
 They are here and not beside the nets because nobody should use them for anything else.
 """
 
+import math
+
 import torch
 from torch import nn
 
@@ -63,6 +65,39 @@ class RepeatedPixels(nn.Module):
 
     def forward(self, x):
         return convolve_repeated(x, self.conv.weight, self.conv.bias, self.periodic).relu_()
+
+
+class HeStart(Translation):
+    """Weights start as of He et al. (ICCV 2015): layers keep the mean square of what they read.
+
+    Torch's own start leaves a sixth of it at every ReLU, so that the coarsest levels of a U-Net hardly count at first.
+    """
+
+    def convolution(self, reads, writes, kernel_size, stride=1):
+        return start(super().convolution(reads, writes, kernel_size, stride), gain=2)
+
+    def residual_block(self, reads, writes, kernel_size):
+        return start(super().residual_block(reads, writes, kernel_size), gain=2)
+
+    def upsampling(self, reads, writes):
+        return start(super().upsampling(reads, writes), gain=2)
+
+    def output(self, reads, kernel_size):
+        return start(super().output(reads, kernel_size), gain=1)
+
+
+def start(module, gain):
+    """Draw the weights of a module's convolutions again, their variance ``gain`` over how many numbers are added."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            added = conv.weight[0].numel()
+        elif isinstance(conv, nn.ConvTranspose2d):
+            added = conv.weight[:, 0].numel() / math.prod(conv.stride)  # the rest is of other pixels
+        else:
+            continue
+        nn.init.normal_(conv.weight, std=math.sqrt(gain / added))
+        nn.init.zeros_(conv.bias)
+    return module
 
 
 # ---------------------------------------------------------------- the layers of motion and magnitude, unconstrained
@@ -236,7 +271,7 @@ def blur(x, axis, width):
 
 
 VARIANTS = {
-    "None": {"residual": Residual(), "replicate": Replicated()},
+    "None": {"residual": Residual(), "replicate": Replicated(), "he": HeStart()},
     "UM": {"free": FreeMotion()},
     "Mag": {"free": FreeMagnitude()},
     "Rot": {"normless": Normless()},

@@ -115,6 +115,25 @@ def test_replicated_nets_keep_a_uniform_flow_uniform():
     torch.testing.assert_close(layer(y.double()), layer.conv(repeated).relu())
 
 
+def squares(name):
+    """Mean squares of what every layer of a plain U-Net of full width makes of noise, whose own is 1."""
+    torch.manual_seed(0)
+    net, found = build_model("Unet", variant_of("None", name), 8), []
+    for layer in net.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda _, __, y: found.append(y.square().mean().item()))
+    net.output.register_forward_hook(lambda _, __, y: found.append(y.square().mean().item()))
+    with torch.no_grad():
+        net(torch.randn(4, 8, 2, 64, 64))
+    return found
+
+
+def test_the_start_of_he_keeps_the_size_of_features():
+    """But for what zeros take beyond the border; torch's start leaves a sixth of it at every layer."""
+    assert all(0.25 < square < 1.5 for square in squares("he"))
+    assert min(squares("")) < 1e-4
+
+
 def test_unknown_variants():
     with pytest.raises(ValueError, match="symmetry Rot has no variant 'free'; it has normless, norm, RGroup"):
         variant_of("Rot", "free")
