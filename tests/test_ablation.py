@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from prepared import vortices
 from torch import nn
 from torch.nn.functional import interpolate, pad
 
 from evaluation.ablation import VARIANTS, Replicated, Shift, variant_of
+from evaluation.flags import WEIGHT_DECAY
 from models import SKELETONS, SYMMETRIES, build_model
 from models.fields import Features
 from models.magnitude import MagnitudeConv2d
 from models.uniform_motion import UniformMotionConv2d
+from utils import roll_out
 
 ALL = [(symmetry, name) for symmetry, names in VARIANTS.items() for name in names]
 
@@ -132,6 +135,24 @@ def test_the_start_of_he_keeps_the_size_of_features():
     """But for what zeros take beyond the border; torch's start leaves a sixth of it at every layer."""
     assert all(0.25 < square < 1.5 for square in squares("he"))
     assert min(squares("")) < 1e-4
+
+
+def decay_over_loss(symmetry, name):
+    """Norms of what decay adds to the gradient of the loss, at the two coarsest levels of a U-Net of full width."""
+    torch.manual_seed(0)
+    net = build_model("Unet", variant_of(symmetry, name), 8)
+    frames = torch.tensor(vortices(64, 64))[None]
+    frames = frames / frames.std()
+    (roll_out(net, frames[:, :8], 4) - frames[:, 8:]).square().mean((0, 2, 3, 4)).sum().backward()
+    weights = [weight for level in net.down[2:] for weight in level.parameters() if weight.dim() > 1]
+    return [(WEIGHT_DECAY * weight.norm() / weight.grad.norm()).item() for weight in weights]
+
+
+def test_decay_outweighs_the_loss_where_the_start_loses_the_features():
+    """docs/what-the-layers-are-worth.md: in the first step, at the coarsest levels of the plain U-Net."""
+    assert 2 < min(decay_over_loss("None", "")) < 100 < max(decay_over_loss("None", ""))
+    assert max(decay_over_loss("UM", "")) < 10
+    assert max(decay_over_loss("None", "he")) < 0.1
 
 
 def test_unknown_variants():
