@@ -101,7 +101,10 @@ def curves(configs):
 def legend_below(figure):
     """One legend for all panels under them, each label once, in as many columns as there is room for.
 
-    A figure grows by its height, a part of a figure does not.
+    A figure grows by the legend's height, a part of a figure does not.
+
+    Returns:
+        That height, in inches.
     """
     entries = {}
     for axes in figure.axes:
@@ -110,8 +113,10 @@ def legend_below(figure):
     letters = 17 * figure.bbox.width / figure.dpi  # as many fit into the figure's width
     columns = max(1, int(letters / (max(map(len, entries)) + 9)))  # a line is as long as 9 of them
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
+    height = 0.17 * -(-len(entries) // columns) + 0.1
     if isinstance(figure, Figure):
-        figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(entries) // columns) + 0.1)
+        figure.set_figheight(figure.get_figheight() + height)
+    return height
 
 
 def new_figure(height, width=WIDTH):

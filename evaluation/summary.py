@@ -169,8 +169,10 @@ def draw_learning(groups):
     rows = {name: nets for name, nets in rows.items() if len(nets) > 1}
     if not rows:
         return None
-    whole = new_figure(3.4 * len(rows))
-    for figure, nets in zip(np.atleast_1d(whole.subfigures(len(rows))), rows.values(), strict=True):
+    whole, heights = new_figure(1), []
+    grid = whole.add_gridspec(len(rows))
+    for part, nets in zip(grid, rows.values(), strict=True):
+        figure = whole.add_subfigure(part)
         left, right = figure.subplots(1, 2, sharey=True)
         unit = operations_per_step(nets[0])
         for group, look in zip(nets, looks(nets), strict=True):
@@ -184,7 +186,9 @@ def draw_learning(groups):
         right.set(xlabel=f"operations / those of a step of {nets[0].label}")
         for axes in (left, right):
             plain_log(axes.xaxis, (1, 2, 5))
-        legend_below(figure)
+        heights.append(2.4 + legend_below(figure))
+    grid.set_height_ratios(heights)
+    whole.set_figheight(sum(heights))
     return whole
 
 

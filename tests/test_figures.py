@@ -537,6 +537,22 @@ def test_learning_by_steps_and_operations():
     assert len(ends) >= 3
 
 
+def test_panels_of_learning_are_as_high_as_each_other():
+    """However many nets a legend names."""
+
+    def net(symmetry, **settings):
+        values = {"validations": lambda _: [2, 1], "scores": lambda _: {"UM": {}, "Rot": {}}}
+        return group(symmetry, range(2), train_windows=lambda _: 20, **values, **settings)
+
+    framed = [net("None", frame=lambda _, name=name: [name]) for name in ("UM", "Rot")]
+    turning = [net("Rot", width=eighths / 8) for eighths in range(1, 9)]
+    figure = summary.draw_learning([net("None"), *framed, net("UM"), *turning])
+    figure.draw_without_rendering()
+    heights = [axes.get_window_extent().height for axes in figure.axes]
+    assert len(heights) == 4
+    assert max(heights) < 1.15 * min(heights)
+
+
 def test_what_a_layer_is_worth():
     """Dots per seed in units of persistence, a panel for a symmetry that has rivals, the plain net first."""
 
