@@ -33,6 +33,7 @@ import subprocess
 import sys
 import timeit
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -122,19 +123,22 @@ def best_settings(args, config):
     """What is ``TUNED`` in the finished runs, but for it and the seed like that of ``config``, that validated best.
 
     They are compared by their means over the seeds that most settings were run with; see
-    :func:`~evaluation.runs.comparable`. Those that are running are waited for.
+    :func:`~evaluation.runs.comparable`. Of these runs those that have not ended are waited for.
 
     Raises:
         InputError: there are no such runs.
     """
-    alike, errors = set(IDENTITY) - {"seed", *TUNED} | OPTIONS[args.symmetry].options().keys(), {}
-    for folder in (path.parent for path in sorted(args.results.glob("*/config.json"))):
-        other = read_config(folder)
+    alike, folders, errors = set(IDENTITY) - {"seed", *TUNED} | OPTIONS[args.symmetry].options().keys(), {}, {}
+    for path in sorted(args.results.glob("*/config.json")):
+        other = read_config(path.parent)
         if all(other[name] == config[name] for name in alike):
-            wait_for(folder)
+            folders.setdefault(tuple(other[name] for name in TUNED), {})[other["seed"]] = path.parent
+    for folder in chain(*comparable(folders).values()):  # not for other seeds, which only take the best
+        wait_for(folder)
+    for settings, by_seed in folders.items():
+        for seed, folder in by_seed.items():
             if (folder / "metrics.json").exists():
-                by_seed = errors.setdefault(tuple(other[name] for name in TUNED), {})
-                by_seed[other["seed"]] = read_metrics(folder)["valid_rmse"]
+                errors.setdefault(settings, {})[seed] = read_metrics(folder)["valid_rmse"]
     means = {settings: statistics.mean(values) for settings, values in comparable(errors).items()}
     if not means:
         raise InputError(

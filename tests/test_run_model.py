@@ -442,9 +442,16 @@ def test_the_best_learning_rate(data_dir, finished, tmp_path, capsys, monkeypatc
             write(f"{rate} {seed}", error, learning_rate=rate, seed=seed, weight_decay=10 * rate)
     write("another net", 0.0, learning_rate=0.9, width=0.5)
     running = (tmp_path / "0.001 2" / "metrics.json").rename(tmp_path / "metrics.json")  # the best, if it had ended
-    ends = {"0.001 2": lambda: running.rename(tmp_path / "0.001 2" / "metrics.json")}
-    monkeypatch.setattr(run_model, "wait_for", lambda folder: ends.pop(folder.name, lambda: None)())
+    waited = []
+
+    def end(folder):
+        waited.append(folder.name)
+        if folder.name == "0.001 2":
+            running.rename(folder / "metrics.json")
+
+    monkeypatch.setattr(run_model, "wait_for", end)
     assert run(data_dir, tmp_path, *flags) == 0
+    assert set(waited) == {f"{rate} {seed}" for rate in (0.001, 0.002, 0.004) for seed in range(3)}
     (folder,) = tmp_path.glob("*_seed9_*")
     config = json.loads((folder / "config.json").read_text())
     assert (config["learning_rate"], config["weight_decay"]) == (0.001, 0.01)
