@@ -16,7 +16,7 @@
 # sh run.sh samples                  how many windows does a net need? As many steps on 49 to 4900 windows of
 #                                    convection, five times as long as elsewhere; ten hours
 # sh run.sh wide                     four U-Nets of the paper's width and settings on 6000 windows of 64 x 64 points,
-#                                    simulated here; eight hours
+#                                    simulated here; five hours
 # sh run.sh ablation                 scale nets without one of their parts at a time; an hour
 # sh run.sh smoke                    relaxed, strict and free nets on smoke plumes that break a symmetry by a dial, on
 #                                    convection and, if there is data/ocean, on currents; some hours
@@ -201,7 +201,7 @@ samples() {
 
 # wide: the paper's width, windows and settings, but epochs that two cores can do; the longest run first. Without decay:
 # docs/what-the-layers-are-worth.md says why
-of_wide="--dataset=RBC --architecture=Unet --output_length=4 --learning_rate=0.001 --num_epoch=12 --scale_windows=0"
+of_wide="--dataset=RBC --architecture=Unet --output_length=4 --learning_rate=0.001 --num_epoch=6"
 wide() {
     for net in UM None None/--frame=UM None/--weight_decay=0; do
         run $of_wide --symmetry=$(echo $net | tr '/' ' ')
