@@ -49,6 +49,7 @@ from evaluation.price import alive, available_memory, peak_memory, training_pric
 from evaluation.relaxation import make_strict, relative_deviations
 from evaluation.runs import (
     IDENTITY,
+    SETTINGS,
     TUNED,
     check_run,
     comparable,
@@ -94,13 +95,14 @@ def check_output(path, flag="output"):
 
 
 def take_net_from_run(argv, folder):
-    """Parse again, the defaults being those of the run in ``folder``; refuse flags that ask for another net."""
+    """Parse again, the defaults being those of the run in ``folder``; refuse flags of another net or training."""
     config = check_run(folder)
-    net = {name: config[name] for name in (*NET, *OPTIONS[config["symmetry"]].options())}
-    args = parse_args(argv, **net, **{name: config[name] for name in ("dataset", "batch_size", "amp", "seed")})
+    of_run = {name: config[name] for name in (*SETTINGS, "seed", *OPTIONS[config["symmetry"]].options())}
+    del of_run["scale_windows"]  # runs that one experiment compares share it, but it is of tests
+    args = parse_args(argv, **of_run)
     args.tile, args.periodic = config.get("tile"), config.get("periodic")
-    for name, value in net.items():
-        if getattr(args, name) != value:
+    for name, value in of_run.items():
+        if name not in ("dataset", "batch_size", "amp") and getattr(args, name) != value:
             raise InputError(f"{folder} has {name} {value}; --evaluate cannot change it to {getattr(args, name)}")
     if args.strict and args.relaxed is None:
         raise InputError(f"--strict: the net of {folder} is strict as it is")
@@ -148,14 +150,13 @@ def best_settings(args, config):
     return dict(zip(TUNED, best, strict=True))
 
 
-def check_data(args, meta):
-    """Refuse windows and grids that this model cannot read."""
+def check_data(args, meta, longest):
+    """Refuse windows and grids that this model cannot read, and forecasts of the ``longest`` that do not fit."""
     if args.input_length > meta["history"]:
         raise InputError(
             f"--input_length {args.input_length} is more than the {meta['history']} frames before the forecast in "
             f"the prepared data; lower it or prepare with --history {args.input_length}"
         )
-    longest = max(args.output_length, args.valid_length, TEST_STEPS)
     if longest > meta["horizon"]:
         raise InputError(
             f"forecasts of {longest} frames (--output_length {args.output_length}, tests {TEST_STEPS}) do not fit "
@@ -182,11 +183,6 @@ def check_training(args, windows):
             f"--train_fraction {args.train_fraction:g} leaves {len(windows)} training windows, fewer than --batch_size "
             f"{args.batch_size}; raise the former or lower the latter"
         )
-
-
-# What makes the net, beside the options of its symmetry.
-NET = ("architecture", "symmetry", "kernel_size", "input_length", "width", "frame", "variant", "relaxed", "deviation")
-NET += ("padding",)
 
 
 def find_run(args, meta):
@@ -383,7 +379,7 @@ def evaluate(args):
         raise InputError(f"{args.evaluate} is not finished, so it cannot be a run elsewhere; --output FILE.json can be")
     data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
-    check_data(args, meta)
+    check_data(args, meta, TEST_STEPS)
     if tile_of(vars(args)) not in (None, meta["tile"]):
         raise InputError(f"{args.evaluate} reads frames of {args.tile} points alone, {data} has {meta['tile']}")
     if args.padding and set(args.periodic) != set(meta["periodic"]):
@@ -453,7 +449,7 @@ def main(argv=None):
         return evaluate(args)
     data = data_folder(args.data_dir, args.dataset)
     meta = load_meta(data)
-    check_data(args, meta)
+    check_data(args, meta, max(args.output_length, args.valid_length, TEST_STEPS))
     args.tile, args.periodic = meta["tile"], meta.get("periodic", [])
     folder, config, metrics = find_run(args, meta)
     if metrics is not None:
