@@ -126,6 +126,7 @@ CAVEAT = {
     "RBC": "theirs: the paper on rbc_data.pt, as far as known; the release, mended, gave .15 where it says .65",
 }
 MEASURES = ("rmse", "ese")
+BEHIND = "not ahead of the best forecast without a net"
 NUMBERS = ("vrmse", "correlation_time", *(f"rmse_{band}" for band in BANDS), "divergence", "divergence_of_truth")
 NUMBERS += ("windows_without_land", "rings_resolved", "ese_resolved")
 MISSING = """missing beside the others of the same sweep (a net that was never run takes the settings of another of its
@@ -175,6 +176,7 @@ class Table:
     rows: list
     note: str = ""
     blocks: list = field(default_factory=list)  # rows at which another architecture begins
+    behind: set = field(default_factory=set)  # (row, column) of errors that a forecast without a net undercuts
 
 
 # ---------------------------------------------------------------- tables
@@ -222,6 +224,7 @@ def rmse_tables(groups):
     note = "each in its own standard deviations, in the order of the data's fields"
     table = table_of(groups, "RMSE by field", columns, cells, note)
     mark_best(groups, table, min)
+    mark_behind(groups, table, dict(zip(columns, places, strict=True)))
     still = [number_of([v for group in groups for v in group.values("baselines", "persistence", *at)]) for at in places]
     add_persistence(table, still)
     return [score_table(groups, "rmse"), table]
@@ -238,6 +241,7 @@ def score_table(groups, measure):
     )
     mark_best(groups, table, min)
     if measure == "rmse":
+        mark_behind(groups, table, {name: (name, "rmse") for name in names})
         table.blocks.append(len(table.rows))
         for baseline in dict.fromkeys(name for group in groups for run in group.runs for name in run["baselines"]):
             found = [[v for group in groups for v in group.values("baselines", baseline, n, "rmse")] for n in names]
@@ -258,6 +262,15 @@ def mark_best(groups, table, best_of):
                 best_of(present, key=lambda cell: cell.mean).best = True
 
 
+def mark_behind(groups, table, places):
+    """Mark where a net has no skill: ``places`` in the scores are the errors that columns, by name, are made of."""
+    for column, place in places.items():
+        for row, group in enumerate(groups):
+            skills = group.skills(*place)
+            if skills and statistics.mean(skills) <= 0:
+                table.behind.add((row, table.columns.index(column)))
+
+
 def factor_tables(groups):
     """Scale nets beside the plain nets of their sweeps.
 
@@ -270,34 +283,38 @@ def factor_tables(groups):
     factors = sorted(found, key=float)
 
     def skills(group):
-        return [number_of(group.skills("Scale", "by_factor", factor), form=".2f") for factor in factors]
+        return [number_of(group.skills("Scale", "by_factor", factor, "rmse"), form=".2f") for factor in factors]
 
     def errors(group):
         return [number(group, "scores", "Scale", "by_factor", factor, "ese", form=".2f") for factor in factors]
 
+    steps = {f"{i + 1}": ("test", "rmse_per_step", i) for i in range(TEST_STEPS)}
+
     def frames(group):
-        runs = group.values("scores", "test", "rmse_per_step")
-        return [number_of([steps[i] for steps in runs], form=".2f") for i in range(TEST_STEPS)]
+        return [number(group, "scores", *place, form=".2f") for place in steps.values()]
 
     columns = [f"x{factor}" for factor in factors]
     rivals = dict.fromkeys(name for group in tested for run in group.runs for name in run["baselines"])
     note = f"1 - RMSE / RMSE of {' or '.join(rivals)}, over 10 frames; 0 is no forecast"
     skill = table_of(tested, "skill by upscaling factor", columns, skills, note)
     spectrum = table_of(tested, "ESE by upscaling factor", columns, errors)
-    by_frame = table_of(tested, "RMSE by forecast frame on test", [f"{i + 1}" for i in range(TEST_STEPS)], frames)
+    by_frame = table_of(tested, "RMSE by forecast frame on test", steps, frames)
     mark_best(tested, skill, max)
     mark_best(tested, spectrum, min)
     mark_best(tested, by_frame, min)
+    mark_behind(tested, by_frame, steps)
     return [skill, spectrum, by_frame]
 
 
 def measure_tables(groups):
     """Measures of other benchmarks (``evaluation.measures``) on every test set of equal windows, with persistence."""
-    columns = {
+    errors = {
         "VRMSE 1": ("measures", "vrmse_per_step", 0),
         f"VRMSE 1-{TEST_STEPS}": ("measures", "vrmse"),
         **{f"RMSE {frame}": ("rmse_per_step", frame - 1) for frame in (1, TEST_STEPS // 2, TEST_STEPS)},
         **{f"{band} k": ("measures", f"rmse_{band}") for band in BANDS},
+    }
+    columns = errors | {
         "correlated": ("measures", "correlation_time"),
         "divergence": ("measures", "divergence"),
         "of truth": ("measures", "divergence_of_truth"),
@@ -316,6 +333,7 @@ def measure_tables(groups):
             "without land; docs/measures.md"
         )
         table = table_of(groups, f"measures on {name}", columns, lambda group: cells([group], "scores", name), note)
+        mark_behind(groups, table, {column: (name, *where) for column, where in errors.items()})
         add_persistence(table, cells(groups, "baselines", "persistence", name))
         return table
 
@@ -394,7 +412,11 @@ def difference_table(groups, reference):
     def cells(group):
         return [number(group, "valid_rmse"), *(cell and str(cell) for cell in rows[group])]
 
-    return [table_of(others, "differences", ["validation", *columns], cells, note)]
+    table = table_of(others, "differences", ["validation", *columns], cells, note)
+    mark_behind(
+        others, table, {f"RMSE {name}": (name, "rmse") for name in test_sets(groups) if f"RMSE {name}" in columns}
+    )
+    return [table]
 
 
 def authors_table(groups):
@@ -417,7 +439,9 @@ def authors_table(groups):
         return row
 
     headers = [word for column in columns for word in (column, "theirs")]
-    return table_of(groups, "beside the published numbers", headers, cells, CAVEAT[groups[0]["dataset"]])
+    table = table_of(groups, "beside the published numbers", headers, cells, CAVEAT[groups[0]["dataset"]])
+    mark_behind(groups, table, {f"RMSE {name}": (name, "rmse") for name in names})
+    return table
 
 
 def equivariance_table(groups):
@@ -474,19 +498,20 @@ def cell_text(cell, of, plus_minus, best):
     return best.format(words) if cell.best else words
 
 
-def cell_rows(table, plus_minus, best):
-    """Every row of a table as a list of texts, the label first."""
-    return [
-        [label, *(cell_text(cell, int(cells[0] or 1), plus_minus, best) for cell in cells)]
-        for label, cells in table.rows
-    ]
+def cell_rows(table, plus_minus, best, behind):
+    """Every row of a table as a list of texts, the label first; ``behind`` is put after errors that are that."""
+    rows = []
+    for i, (label, cells) in enumerate(table.rows):
+        texts = [cell_text(cell, int(cells[0] or 1), plus_minus, best) for cell in cells]
+        rows.append([label, *(text + behind * ((i, j) in table.behind) for j, text in enumerate(texts))])
+    return rows
 
 
 def as_text(table):
-    """Lines for a terminal; the best of a column carries a star."""
-    rows = [["", *table.columns], *cell_rows(table, "+-", "{}*")]
-    starred = {i for i in range(len(rows[0])) if any(row[i].endswith("*") for row in rows)}
-    rows = [[cell + " " * (i in starred and not cell.endswith("*")) for i, cell in enumerate(row)] for row in rows]
+    """Lines for a terminal; the best of a column carries a star, what is behind a forecast without a net a !."""
+    rows = [["", *table.columns], *cell_rows(table, "+-", "{}*", "!")]
+    marks = [[len(cell) - len(cell.rstrip("*!")) for cell in column] for column in zip(*rows, strict=True)]
+    rows = [[cell + " " * (max(of) - of[i]) for cell, of in zip(row, marks, strict=True)] for i, row in enumerate(rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [table.title]
     for i, row in enumerate(rows):
@@ -498,10 +523,11 @@ def as_text(table):
 
 
 def as_markdown(table):
-    """A Markdown table under a bold title; the best of a column is bold."""
-    lines = [f"**{table.title}**" + (f" ({table.note})" if table.note else ""), ""]
+    """A Markdown table under a bold title; the best of a column is bold, what is behind carries a dagger."""
+    note = "; ".join(filter(None, [table.note, table.behind and f"†: {BEHIND}"]))
+    lines = [f"**{table.title}**" + (f" ({note})" if note else ""), ""]
     lines += ["| | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
-    lines += [f"| {' | '.join(row)} |" for row in cell_rows(table, " ± ", "**{}**")]
+    lines += [f"| {' | '.join(row)} |" for row in cell_rows(table, " ± ", "**{}**", " †")]
     return "\n".join(lines)
 
 
@@ -607,7 +633,10 @@ def report_of(folders, form="text", subject="scores", match="", against=""):
         }
         raise InputError(f"no {lack[subject]} in {', '.join(map(str, folders))}")
     if form == "text":
-        parts.append("+-: standard deviation over n seeds; *: best of its column among the nets of one architecture")
+        parts.append(
+            "+-: standard deviation over n seeds; *: best of its column among the nets of one architecture\n"
+            f"!: {BEHIND}"
+        )
         commands = missing_runs(groups)
         if commands and subject == "scores":
             parts.append("\n".join([MISSING, *(f"  {command}" for command in commands)]))

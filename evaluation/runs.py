@@ -142,11 +142,11 @@ class Group:
         return [value for value in found if value is not None]
 
     def skills(self, *path):
-        """1 - RMSE / RMSE of the best forecast without a net, of each run, on the set at ``path``."""
+        """1 - error / error of the best forecast without a net, of each run; errors at ``path``, such as test, rmse."""
         skills = []
         for run in self.runs:
-            error = at(run["scores"], (*path, "rmse"))
-            rivals = [at(of, (*path, "rmse")) for of in run["baselines"].values()]
+            error = at(run["scores"], path)
+            rivals = [at(of, path) for of in run["baselines"].values()]
             rivals = [rival for rival in rivals if rival is not None]
             if error is not None and rivals:
                 skills.append(1 - error / min(rivals))

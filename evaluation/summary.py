@@ -54,7 +54,7 @@ def draw_factors(groups):
     for group, look in zip(tested, looks(tested), strict=True):
         factors = sorted(at(group.runs[0], ("scores", "Scale", "by_factor")), key=float)
         numbers = [float(factor) for factor in factors]
-        draw_band(left, look, numbers, [group.skills("Scale", "by_factor", factor) for factor in factors])
+        draw_band(left, look, numbers, [group.skills("Scale", "by_factor", factor, "rmse") for factor in factors])
         errors = [group.values("scores", "Scale", "by_factor", factor, "ese") for factor in factors]
         draw_band(right, look, numbers, errors)
     left.axhline(0, linestyle=":", color="black", linewidth=0.8, label="best forecast without a net")

@@ -88,6 +88,37 @@ def test_best_of_an_architecture_and_only_beside_others(tmp_path, capsys):
     assert "| Unet UM | 1 | 0.100 | - |" in markdown
 
 
+def test_errors_that_a_forecast_without_a_net_undercuts_say_so(tmp_path, capsys):
+    """The mean over the seeds is compared with the best of all baselines, in every table of errors; a tie is behind."""
+    baselines = {
+        "persistence": {"test": {"rmse": 0.9}, "UM": {"rmse": 0.5}},
+        "damped trend": {"test": {"rmse": 0.5}, "UM": {"rmse": 0.9}},
+    }
+    for symmetry, errors in {"None": (0.5, 0.4), "UM": (0.3, 0.6)}.items():
+        for seed, shift in enumerate((-0.15, 0.15)):
+            scores = {"test": (errors[0] + shift, 9.0), "UM": (errors[1] + shift, 9.0)}
+            folder = write_run(tmp_path, scores, symmetry=symmetry, seed=seed, baselines=baselines)
+            errors_of = {name: [rmse**2] for name, (rmse, _) in scores.items()}
+            (folder / "windows.json").write_text(json.dumps({"blocks": {"test": [0], "UM": [0]}, **errors_of}))
+    text = run_report(capsys, tmp_path)
+    _, rows = table(text, "RBC: RMSE of 10 forecast frames")
+    assert rows["ResNet"] == ["2", "0.500+-0.212!", "0.400+-0.212*"]
+    assert rows["ResNet UM"] == ["2", "0.300+-0.212*", "0.600+-0.212!"]
+    assert "!: not ahead of the best forecast without a net" in text
+    _, *spectra = table(text, "RBC: ESE of 10 forecast frames")
+    assert "!" not in str(spectra)
+    published = next(line for line in text.partition("published")[2].splitlines() if line.startswith("  ResNet  "))
+    assert published.split()[2] == "0.50+-0.21!"
+    (line,) = (
+        line for line in run_report(capsys, tmp_path, "--markdown", "--rmse").splitlines() if "| ResNet |" in line
+    )
+    assert line == "| ResNet | 2 | 0.500 ± 0.212 † | **0.400 ± 0.212** |"
+    differences = run_report(capsys, tmp_path, "--against", "ResNet UM$", "--markdown")
+    assert "; †: not ahead of the best forecast without a net)" in differences
+    (line,) = (line for line in differences.splitlines() if "| ResNet |" in line)
+    assert [cell.endswith("†") for cell in line.replace(" |", "|").split("|")[4:6]] == [True, False]
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -369,14 +400,14 @@ def test_rmse_by_field(tmp_path, capsys):
         folder = write_run(tmp_path, same(0.3, ("test",)), symmetry="UM", seed=seed)
         metrics = json.loads((folder / "metrics.json").read_text())
         metrics["scores"]["test"]["measures"] = {"rmse_per_field": [error, 2 * error]}
-        metrics["baselines"]["persistence"]["test"]["measures"] = {"rmse_per_field": [0.5, 0.6]}
+        metrics["baselines"]["persistence"]["test"]["measures"] = {"rmse_per_field": [0.5, 0.35]}
         change(folder / "metrics.json", **metrics)
     markdown = run_report(capsys, tmp_path, "--rmse", "--markdown").partition("RMSE by field")[2]
     assert [line for line in markdown.splitlines() if line.startswith("| ")] == [
         "| | n | test 1 | test 2 |",
         "| ResNet | 1 | - | - |",
-        "| ResNet UM | 2 | 0.200 ± 0.141 | 0.400 ± 0.283 |",
-        "| persistence |  | 0.500 | 0.600 |",
+        "| ResNet UM | 2 | 0.200 ± 0.141 | 0.400 ± 0.283 † |",
+        "| persistence |  | 0.500 | 0.350 |",
     ]
 
 
@@ -645,6 +676,10 @@ def test_report_of_a_real_run(data_dir, tmp_path, capsys):
     text = run_report(capsys, tmp_path)
     columns, rows = table(text, "RBC: RMSE of 10 forecast frames")
     assert columns == ["n", *metrics["scores"]]
-    assert rows["Unet UM width 0.125"] == ["1", *(f"{row['rmse']:.3f}" for row in metrics["scores"].values())]
+    best = {
+        name: min(of[name]["rmse"] for of in metrics["baselines"].values() if name in of) for name in metrics["scores"]
+    }
+    cells = [f"{row['rmse']:.3f}" + "!" * (row["rmse"] >= best[name]) for name, row in metrics["scores"].items()]
+    assert rows["Unet UM width 0.125"] == ["1", *cells]
     assert rows["persistence"] == [f"{row['rmse']:.3f}" for row in metrics["baselines"]["persistence"].values()]
     assert f"{metrics['parameters']:,}" in text
