@@ -30,6 +30,7 @@ from utils import exit_code
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--architecture Unet --input_length 4 --output_length 2 --batch_size 8 --width 0.125 --num_epoch 2".split()
+QUICK += ["--test_sets=UM"]  # the others where a test is about them
 
 
 def run(data_dir, results, *arguments):
@@ -44,7 +45,7 @@ def read(results):
     return tuple(json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
 
 
-FINISHED = "--symmetry", "Mag", "--num_epoch", "1"
+FINISHED = "--symmetry", "Mag", "--num_epoch", "1", "--test_sets="  # all
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_a_net_that_reads_one_frame_has_no_trend_to_beat(data_dir, tmp_path):
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_a_run(data_dir, tmp_path, capsys, symmetry):
-    assert run(data_dir, tmp_path / "results", "--symmetry", symmetry) == 0
+    assert run(data_dir, tmp_path / "results", "--symmetry", symmetry, "--test_sets=") == 0
     out = capsys.readouterr().out
     config, metrics = read(tmp_path / "results")
 
@@ -502,7 +503,7 @@ def test_a_test_set_without_a_window_is_met_before_training(data_dir, tmp_path, 
     monkeypatch.setattr(
         run_model, "read_elements", lambda *where: changed.get(where[-1], lambda e: e)(read_elements(*where))
     )
-    assert run(data_dir, tmp_path / "results") == 2
+    assert run(data_dir, tmp_path / "results", "--test_sets=Scale") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "no window of the test set Scale is long enough for --input_length 4" in line
     assert not (tmp_path / "results").exists()
