@@ -81,7 +81,7 @@ import io
 import statistics
 import sys
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 
 from evaluation.claims import verdicts
 from evaluation.document import rewritten
@@ -586,10 +586,16 @@ def verdict_lines(groups, markdown):
     return "\n".join(lines)
 
 
-def report_of(folders, form="text", subject="scores", match="", against=""):
-    """The report on the runs in ``folders`` as one string.
+def read(*folders):
+    """Groups of the finished runs in ``folders``."""
+    return group_runs(load_runs(*folders))
+
+
+def report_of(every, form="text", subject="scores", match="", against=""):
+    """The report on groups of runs as one string.
 
     Args:
+        every: of :func:`read`.
         form: "text", "markdown" or "csv".
         subject: "scores" (with errors of equivariance and costs), "rmse", "measures", "rates", "factors" or "verdicts".
             Tables but "rates" have each net with its best learning rate.
@@ -597,9 +603,8 @@ def report_of(folders, form="text", subject="scores", match="", against=""):
         match: a regular expression that the data set and the label of a row must match, such as "RBC Unet".
 
     Raises:
-        InputError: no finished run there, or a broken one; no scale net for "factors", no measures for "measures".
+        InputError: a ``match`` of none; no scale net for "factors", no measures for "measures".
     """
-    every = group_runs(load_runs(*folders))
     groups = [group for group in every if re.search(match, f"{group.title} {group.label}")]
     if not groups:
         raise InputError(f"--match {match} matches none of {', '.join(f'{g.title} {g.label}' for g in every[:5])} ...")
@@ -631,7 +636,7 @@ def report_of(folders, form="text", subject="scores", match="", against=""):
             "rates": "net of several learning rates",
             "factors": "scale net tested by factor",
         }
-        raise InputError(f"no {lack[subject]} in {', '.join(map(str, folders))}")
+        raise InputError(f"there is no {lack[subject]}")
     if form == "text":
         parts.append(
             "+-: standard deviation over n seeds; *: best of its column among the nets of one architecture\n"
@@ -659,10 +664,12 @@ def draw(folders, path):
 
 def with_reports(text, root):
     """``text`` with its reports written again; folders in markers are relative to ``root``."""
+    read_once = cache(read)  # several reports are on the same runs
 
     def write(arguments):
         args = parser_of_results().parse_args(arguments)
-        return report_of([root / folder for folder in args.results], "markdown", args.subject, args.match, args.against)
+        every = read_once(*(root / folder for folder in args.results))
+        return report_of(every, "markdown", args.subject, args.match, args.against)
 
     return rewritten(text, "report", write)
 
@@ -685,7 +692,7 @@ def main(argv=None):
     if args.figures is not None:
         draw(args.results, args.figures)
         return
-    print(report_of(args.results, args.form, args.subject, args.match, args.against))
+    print(report_of(read(*args.results), args.form, args.subject, args.match, args.against))
 
 
 if __name__ == "__main__":
