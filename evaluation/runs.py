@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shlex
 import statistics
 from collections import Counter
@@ -149,7 +150,7 @@ class Group:
             rivals = [at(of, path) for of in run["baselines"].values()]
             rivals = [rival for rival in rivals if rival is not None]
             if error is not None and rivals:
-                skills.append(1 - error / min(rivals))
+                skills.append(1 - error / min(rivals) if min(rivals) else -math.inf)  # a flow that stands still
         return skills
 
     def mean(self, *path):

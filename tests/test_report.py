@@ -119,6 +119,12 @@ def test_errors_that_a_forecast_without_a_net_undercuts_say_so(tmp_path, capsys)
     assert [cell.endswith("†") for cell in line.replace(" |", "|").split("|")[4:6]] == [True, False]
 
 
+def test_nothing_is_ahead_of_the_last_frame_of_a_flow_that_stands_still(tmp_path, capsys):
+    write_run(tmp_path, same(0.1), persistence=0.0)
+    _, rows = table(run_report(capsys, tmp_path), "RBC: RMSE of 10 forecast frames")
+    assert rows["ResNet UM"] == ["1", *["0.100!"] * 3]
+
+
 @pytest.mark.parametrize(
     "setting",
     [
