@@ -413,9 +413,7 @@ def difference_table(groups, reference):
         return [number(group, "valid_rmse"), *(cell and str(cell) for cell in rows[group])]
 
     table = table_of(others, "differences", ["validation", *columns], cells, note)
-    mark_behind(
-        others, table, {f"RMSE {name}": (name, "rmse") for name in test_sets(groups) if f"RMSE {name}" in columns}
-    )
+    mark_behind(others, table, {name: (name.removeprefix("RMSE "), "rmse") for name in columns if name not in by_seed})
     return [table]
 
 

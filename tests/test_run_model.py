@@ -246,6 +246,13 @@ def test_scoring_again_gives_the_same_scores(data_dir, finished, tmp_path, capsy
     assert {path: path.read_bytes() for path in finished.glob("*/*")} == files
 
 
+def test_scoring_needs_no_more_frames_than_the_tests(data_dir, copied):
+    """However long the roll-outs of training and validation were."""
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"output_length": 30, "valid_length": 40}))
+    assert evaluate(copied.parent, "--data_dir", data_dir, "--test_sets=test") == 0
+
+
 def prepare_waves(data_dir, folder, side, history):
     """The waves of ``data_dir``, which repeat every 16 points, prepared again as one tile in ``folder``."""
     flow = np.tile(np.load(data_dir / "waves.npy"), (1, 1, 2, 1))[..., :side, :side]
