@@ -634,7 +634,7 @@ def report_of(every, form="text", subject="scores", match="", against=""):
             "rates": "net of several learning rates",
             "factors": "scale net tested by factor",
         }
-        raise InputError(f"there is no {lack[subject]}")
+        raise InputError(f"no {lack[subject]} among the rows, such as {groups[0].title} {groups[0].label}")
     if form == "text":
         parts.append(
             "+-: standard deviation over n seeds; *: best of its column among the nets of one architecture\n"

@@ -105,6 +105,11 @@ def test_errors_that_a_forecast_without_a_net_undercuts_say_so(tmp_path, capsys)
     assert rows["ResNet"] == ["2", "0.500+-0.212!", "0.400+-0.212*"]
     assert rows["ResNet UM"] == ["2", "0.300+-0.212*", "0.600+-0.212!"]
     assert "!: not ahead of the best forecast without a net" in text
+    marked, still = (
+        next(line for line in text.splitlines() if line.startswith(f"  {row} ")) for row in ("ResNet", "persistence")
+    )
+    ends = [[number.end() for number in re.finditer(r"\d(?=[*! ]|$)", line)][-2:] for line in (marked, still)]
+    assert ends[0] == ends[1]  # a mark does not push its number out of the column
     _, *spectra = table(text, "RBC: ESE of 10 forecast frames")
     assert "!" not in str(spectra)
     published = next(line for line in text.partition("published")[2].splitlines() if line.startswith("  ResNet  "))
