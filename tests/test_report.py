@@ -652,7 +652,8 @@ def test_markers_that_are_not_closed(tmp_path, capsys, text):
 def test_documents_show_the_committed_evidence(name):
     text = (ROOT / name).read_text()
     assert "<!-- report:" in text
-    assert report.with_reports(text, ROOT) == text, f"run python -m evaluation.report --readme {name}"
+    shown, lines = report.with_reports(text, ROOT).split("\n"), text.split("\n")  # of long texts pytest takes minutes
+    assert shown == lines, f"run python -m evaluation.report --readme {name}"
 
 
 def test_committed_evidence_is_whole():
