@@ -33,8 +33,10 @@ def error(net, name, fields, far=False, steps=1):
     """|f(g x) - g f(x)| / |g f(x)| of a roll-out over land, the larger of two samples."""
     symmetry, g = SYMMETRIES[name].on(fields), elements(name, fields, far)
     generator = torch.Generator().manual_seed(7)
-    mask = torch.rand(2, 1, 16, 32, generator=generator) < 0.8
-    x = torch.randn(2, net.input_length, symmetry.components, 16, 32, generator=generator).double() * mask[:, None]
+    height = max(8, net.size_multiple)
+    mask = torch.rand(2, 1, height, 2 * height, generator=generator) < 0.8
+    x = torch.randn(2, net.input_length, symmetry.components, *mask.shape[2:], generator=generator).double()
+    x = x * mask[:, None]
     with torch.no_grad():
         expected = symmetry.act(g, roll_out(net, x, steps, mask))
         forecast = roll_out(net, symmetry.act(g, x), steps, symmetry.act_on_mask(g, mask, x))

@@ -224,7 +224,7 @@ def test_one_kernel_does_what_two_steps_do(resampling, kernel_size):
 @settings(max_examples=4, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
-    size=st.sampled_from([(32, 32), (16, 32)]),
+    size=st.sampled_from([(32, 32), (16, 32), (32, 16)]),
     batch=st.integers(1, 2),
     kernel_size=st.sampled_from([3, 5]),
     training=st.booleans(),
@@ -233,8 +233,7 @@ def test_every_group(architecture, rotation_order, reflections, seed, size, batc
     options = {"rotation_order": rotation_order, "reflections": reflections}
     model = make(architecture, width=0.05, seed=seed, kernel_size=kernel_size, **options).train(training)
     x = torch.randn(batch, 3, 2, *size, dtype=torch.float64)
-    for angle in (90, 180, 270):
-        assert error(model, angle, x) < 1e-10
+    assert error(model, 90, x) < 1e-10  # of any flow, so the other quarter turns follow
     if reflections:
         mirror = torch.tensor([1.0, -1.0]).double()[:, None, None]  # y -> -y
         with torch.no_grad():
@@ -257,9 +256,9 @@ def test_roll_outs_turn(architecture):
     g = torch.tensor([90.0, 270.0])
     mask = torch.rand(2, 1, 32, 32) > 0.1
     with torch.no_grad():
-        expected = ROT.act(g, roll_out(model, x, 10, mask))
+        expected = ROT.act(g, roll_out(model, x, 5, mask))
         turned, moved = ROT.act(g, x), ROT.act_on_mask(g, mask, x)
-        torch.testing.assert_close(roll_out(model, turned, 10, moved), expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(roll_out(model, turned, 5, moved), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("rotation_order", "knows"), [(8, True), (4, False)])
