@@ -186,7 +186,7 @@ def relaxed_nets(groups):
     best = {}
     for group in groups:
         if unchanged(group) and group["relaxed"] is not None and not free(group):
-            best.setdefault((group.data, net_of(group)), []).append(group)
+            best.setdefault((group.data, all_but_lambda(group)), []).append(group)
     return [min(likes, key=lambda group: (-len(group.runs), group.mean("valid_rmse"))) for likes in best.values()]
 
 
@@ -199,7 +199,7 @@ def strict_pairs(groups, exact):
                 yield group, strict
 
 
-def net_of(group):
+def all_but_lambda(group):
     """What the relaxed groups share that differ in LAMBDA, or in the data."""
     return tuple(group[name] for name in ("architecture", "symmetry", "width", "deviation", *group.options, *TERMS))
 
@@ -376,7 +376,7 @@ def learned_deviation(groups):
     nets = {}
     for group in groups:
         if unchanged(group) and group["relaxed"] is not None and error_of_data(group) is not None:
-            nets.setdefault((group["relaxed"], *net_of(group)), []).append(group)
+            nets.setdefault((group["relaxed"], *all_but_lambda(group)), []).append(group)
     for likes in nets.values():
         if len(likes) >= DATA_SETS:
             from scipy.stats import spearmanr  # takes as long to import as the rest of the report, and is seldom needed
